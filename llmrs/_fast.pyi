@@ -1,0 +1,41 @@
+from llmrs.embeddings import Matrix
+
+def encode_openai(
+    matrix: Matrix, *, dimensions: int, normalize: bool, base64: bool, model_json: bytes, n_tokens: int
+) -> bytes:
+    """The whole body of an answer to `/v1/embeddings`, compact JSON in UTF-8.
+
+    Takes C-contiguous float32 [n, d] with n >= 1 and writes the first `dimensions` numbers of each
+    row: scaled to length 1 (in float64, the result rounded to float32; a zero vector stays zero) if
+    `normalize`, as padded base64 of little-endian float32 or as shortest float32 text.
+    `model_json` is the model's name as a JSON string, `n_tokens` is both counts of `usage`.
+
+    Raises:
+        NonFiniteEmbedding: a row holds NaN or infinity among its first `dimensions` numbers.
+        TypeError, ValueError: the matrix is not as above, `dimensions` not in 1..d, or
+            `n_tokens` is negative.
+    """
+
+def encode_rows(matrix: Matrix, *, dimensions: int, normalize: bool, prefix: bytes, suffix: bytes) -> bytes:
+    """`prefix`, then `[[...],...]` as `encode_openai` writes floats, then `suffix`."""
+
+def normalize_rows(matrix: Matrix, dimensions: int) -> Matrix:
+    """A new matrix [n, dimensions] of unit vectors: the numbers `encode_openai` writes. Raises the same."""
+
+def first_not_text(items: list[object]) -> int:
+    """Index of the first element that is not exactly a `str`, -1 if all are."""
+
+def first_not_token_id(items: list[object]) -> int:
+    """Index of the first element that is not exactly an `int` in 0..2^31-1, -1 if all are."""
+
+def first_not_token_ids(items: list[object]) -> int:
+    """Index of the first element that is not a non-empty list of token ids, -1 if all are."""
+
+def kernel_names() -> list[str]:
+    """The kernel variants that this CPU can run, the best one first, `baseline` last."""
+
+def kernel_name() -> str:
+    """The kernel variant in use, the best one unless `use_kernels` changed it."""
+
+def use_kernels(name: str) -> None:
+    """Switch to another variant of `kernel_names()`: for tests and benchmarks, not thread-safe."""

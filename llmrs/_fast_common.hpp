@@ -1,0 +1,15 @@
+// What the kernel headers share.
+
+#pragma once
+
+// Forced, so that a body is compiled anew with the instruction set of each variant that calls it.
+#define LLMRS_INLINE static inline __attribute__((always_inline))
+
+// Variants for newer instruction sets beside the baseline. They need GCC's vector extensions.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define LLMRS_VARIANTS 1
+#else
+#define LLMRS_VARIANTS 0
+#endif
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "vectors are sent as they lie in memory");

@@ -1,0 +1,264 @@
+"""The configuration: one table of options, and what its values must not say together.
+
+`Config` is the table. Each row states a key, its default, its type and its meaning; environment
+variable, flag, `--help`, the reference table and the checks of the sample file follow from it, so
+that none can drift from the others. `options` knows the types of values, `sources` reads them.
+
+Precedence: command line, environment, configuration file, default. Whatever is unknown, of the
+wrong type, out of range or contradictory ends the start: a service that runs with other settings
+than were written is worse than one that does not run. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from llmrs.errors import ConfigError
+from llmrs.options import (
+    Kind,
+    Option,
+    address,
+    boolean,
+    choice,
+    integer,
+    seconds,
+    secret,
+    several,
+    text,
+    url,
+)
+from llmrs.sources import Rank, Setting, gather
+
+D = TypeVar("D")
+T = TypeVar("T")
+
+DEFAULT_BACKEND_URL = "http://127.0.0.1:8000"
+"""Where `backend_type = "proxy"` alone looks for its backend: the port that uvicorn and vLLM take."""
+
+DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+"""PyTorch's names of the dtypes."""
+
+
+def option(default: D, kind: Kind[T], meaning: str) -> D | T:
+    """One row of the table. Typed as the value it stands for, as dataclass fields are."""
+    row: Any = field(default=default, metadata={"kind": kind, "meaning": meaning})
+    return row  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Config:
+    """The settings of the service. Immutable, hashable, picklable; its repr masks secrets.
+
+    Made by `load`, which checks them; made directly, values are taken as they are.
+
+    Attributes:
+        sources: where each value comes from, by key: `default`, the configuration file's path,
+            `environment PORT` or `command line --port`.
+        warnings: what is legal but has no effect, a sentence each.
+    """
+
+    host: str = option("127.0.0.1", address(), "address to listen on, or unix:/path")
+    port: int = option(3000, integer(0, 65535), "port to listen on; 0 picks a free one")
+
+    backend_type: str = option(
+        "auto",
+        choice(
+            "auto", "local", "proxy", aliases={"candle": "local"}, others="the name of an installed backend"
+        ),
+        "what computes vectors: local (also written candle), proxy (an HTTP backend), or the name of an "
+        "entry point in the group llmrs.backends; auto is proxy if backend_url is set, else local",
+    )
+    backend_url: tuple[str, ...] = option(
+        (),
+        several(url()),
+        f"address of the HTTP backend; unset with backend_type proxy: {DEFAULT_BACKEND_URL}",
+    )
+    backend_protocol: str = option(
+        "auto",
+        choice("auto", "embed", "openai", "tei", "ollama"),
+        "what the HTTP backend speaks; auto finds out",
+    )
+    backend_api_key: str | None = option(
+        None, secret("a key of visible ASCII characters"), "bearer token for the HTTP backend"
+    )
+
+    model_name: str | None = option(
+        None,
+        text("a name", "NAME"),
+        "name to serve the model under, and to ask an HTTP backend for; unset: the last part of the "
+        "model's path, or the name the backend gives",
+    )
+    model_aliases: tuple[str, ...] = option((), several(text("a name", "NAME")), "more names for the model")
+    model_path: str = option(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        text("a folder or a model id", "MODEL"),
+        "local model: a folder in the sentence-transformers layout, or a Hugging Face model id",
+    )
+    offline: bool = option(False, boolean(), "never download a model")
+    dtype: str = option(
+        "auto",
+        choice("auto", "f32", "bf16", "f16", aliases=DTYPES),
+        "local arithmetic; auto: what suits the CPU",
+    )
+    inference_threads: int = option(
+        0, integer(0, 1024), "threads computing the local model; 0: all usable cores"
+    )
+    normalize_embeddings: bool = option(True, boolean(), "scale vectors to length 1")
+
+    batch_size: int = option(32, integer(1, 65536), "most texts in one backend batch")
+    max_batch_tokens: int = option(16384, integer(1, 1 << 30), "most tokens in one backend batch")
+    workers: int | None = option(None, integer(1, 1024), "batches in flight; unset: 1 local, 4 HTTP")
+    queue_capacity: int = option(100, integer(1, 1_000_000), "most requests waiting; more are answered 429")
+
+    max_client_batch_size: int = option(2048, integer(1, 1_000_000), "most inputs in one request")
+    max_request_tokens: int = option(300_000, integer(1, 1 << 30), "most tokens in one request")
+    payload_limit: int = option(16_777_216, integer(1, 1 << 30), "most bytes in a request body")
+    request_timeout: float = option(
+        60.0, seconds(0.001, 86400), "seconds until a request is answered 504, queue included"
+    )
+    token_ids: str = option(
+        "auto",
+        choice("auto", "native", "cl100k", "reject"),
+        "how token ids are read: native as the model's own, cl100k as OpenAI's, reject answers 400; auto: "
+        "cl100k where its vocabulary can be loaded, else reject, and as they are for openai backends",
+    )
+    empty_input: str = option(
+        "accept", choice("accept", "reject"), "whether an empty text is embedded or 400"
+    )
+    allow_any_dimensions: bool = option(
+        False, boolean(), "let requests shorten vectors of models that declare no sizes for it"
+    )
+
+    api_key: tuple[str, ...] = option(
+        (), several(secret("a key of visible ASCII characters")), "key that clients must send; unset: none"
+    )
+    api_key_file: str | None = option(None, text("a path", "PATH"), "file with more such keys, one a line")
+
+    worker_class: str = option("gevent", choice("gevent"), "gunicorn worker class")
+    worker_connections: int = option(2000, integer(1, 1_000_000), "most client connections at a time")
+    keepalive: int = option(75, integer(0, 86400), "seconds an idle client connection stays open")
+    graceful_timeout: int = option(30, integer(1, 86400), "seconds that a stop waits for requests to finish")
+    log_level: str = option(
+        "info", choice("debug", "info", "warning", "error", "critical"), "least severity that is logged"
+    )
+    log_format: str = option("text", choice("text", "json"), "form of a log line")
+
+    sources: Mapping[str, str] = field(
+        default_factory=lambda: dict.fromkeys(BY_NAME, "default"), compare=False
+    )
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def uses_http_backend(self) -> bool:
+        """Whether vectors come from an HTTP backend."""
+        return self.backend_type == "proxy" or (self.backend_type == "auto" and bool(self.backend_url))
+
+    @property
+    def uses_local_backend(self) -> bool:
+        """Whether vectors are computed in this process. False for other installed backends, too."""
+        return self.backend_type == "local" or (self.backend_type == "auto" and not self.backend_url)
+
+    @property
+    def bind(self) -> str:
+        """The address as gunicorn takes it: `127.0.0.1:3000`, `[::1]:3000` or `unix:/path`."""
+        if self.host.startswith("unix:"):
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def shown(self, key: str) -> str:
+        """The value of `key` in TOML's spelling, on one line, secrets masked."""
+        return BY_NAME[key].kind.show(getattr(self, key))
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{key}={self.shown(key)}' for key in BY_NAME)})"
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(row.name, default=row.default, **row.metadata) for row in fields(Config) if row.metadata
+)
+"""The rows of the table, in its order."""
+
+BY_NAME: Mapping[str, Option] = {row.name: row for row in OPTIONS}
+
+
+def load(
+    argv_overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    path: str | None = None,
+) -> Config:
+    """Read the configuration from all its sources and check it.
+
+    Args:
+        argv_overrides: texts given on the command line, by key (`{"port": "8080"}`).
+        environ: environment variables; None is this process's.
+        path: configuration file; None is what LLMRS_CONFIG names, else config.toml if it exists.
+
+    Raises:
+        ConfigError: one line with the key, its value (secrets masked), its source and the remedy.
+    """
+    settings = gather(OPTIONS, argv_overrides or {}, os.environ if environ is None else environ, path)
+    if settings["backend_type"].value == "proxy" and not settings["backend_url"].value:
+        settings["backend_url"] = Setting((DEFAULT_BACKEND_URL,), "default of proxy", Rank.DEFAULT)
+    values = {key: setting.value for key, setting in settings.items()}
+    config = Config(**values, sources={key: setting.source for key, setting in settings.items()})
+    for contradiction in _contradictions(config, settings):
+        raise ConfigError(contradiction)
+    return replace(config, warnings=tuple(_ineffective(config)))
+
+
+def reference_table() -> str:
+    """The whole table in Markdown: key, environment variable, flag, default, meaning."""
+    lines = ["| key | environment | flag | default | meaning |", "|---|---|---|---|---|"]
+    for row in OPTIONS:
+        default = row.kind.show(row.default)
+        meaning = f"{row.meaning} ({row.kind.expected})"
+        lines.append(f"| `{row.name}` | `{row.env}` | `{row.flag}` | `{default}` | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator[str]:
+    """What cannot be meant, a line each. Single values are right by now."""
+
+    def given(key: str) -> str:
+        return f"{key} = {config.shown(key)} ({config.sources[key]})"
+
+    # A port from a weaker source than the socket's belongs to the address that was replaced.
+    if config.host.startswith("unix:") and settings["port"].rank >= settings["host"].rank:
+        yield f"{given('port')} contradicts {given('host')}: a Unix socket has no port, remove one of them"
+    if len(config.backend_url) > 1:
+        yield f"{given('backend_url')}: several addresses are not supported yet, give one"
+    if config.backend_protocol != "auto" and config.uses_local_backend:
+        yield (
+            f"{given('backend_protocol')} contradicts {given('backend_type')} without an HTTP backend: set "
+            "backend_type to proxy, or remove backend_protocol"
+        )
+    takes_ids = not config.uses_http_backend or config.backend_protocol in ("auto", "openai")
+    if config.token_ids == "native" and not takes_ids:
+        yield (
+            f"{given('token_ids')} contradicts {given('backend_protocol')}: only openai backends take token "
+            "ids, set token_ids to cl100k or reject"
+        )
+    if config.api_key_file is not None and (reason := _unreadable(config.api_key_file)):
+        yield f"{given('api_key_file')}: {reason}"
+
+
+def _ineffective(config: Config) -> Iterator[str]:
+    """What is set without effect, a sentence each."""
+    for key in ("backend_url", "backend_api_key"):
+        if config.uses_local_backend and getattr(config, key):
+            yield (
+                f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
+                f"{config.backend_type} ({config.sources['backend_type']})"
+            )
+
+
+def _unreadable(path: str) -> str | None:
+    """Why the file at `path` cannot be read, or None. Not opened: it may be a pipe, read only once."""
+    if not os.path.exists(path):
+        return "no such file"
+    if os.path.isdir(path):
+        return "is a folder, expected a file"
+    return None if os.access(path, os.R_OK) else "no permission to read it"

@@ -1,0 +1,79 @@
+"""The values that travel between the rooms: inputs, what a backend makes of them, vectors.
+
+Nothing here computes. Shapes and dtypes are stated once, here, and hold everywhere:
+vectors are C-contiguous float32 of shape [n, dimensions], row i belongs to input i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix: TypeAlias = NDArray[np.float32]
+"""C-contiguous float32, [n, dimensions]."""
+
+Input: TypeAlias = str | list[int]
+"""One input as the client sent it: a text, or the ids of its tokens."""
+
+Truncate: TypeAlias = Literal["none", "start", "end"]
+"""Which end an over-long input loses; `none` refuses it."""
+
+
+class Prepared(NamedTuple):
+    """One input, ready for its backend.
+
+    Attributes:
+        payload: what `Backend.embed` takes: int32 token ids for a local model, the text (or the
+            ids as they came) for an HTTP backend.
+        n_tokens: how many tokens the model will read, special tokens included. An estimate
+            where only the backend can count; `Vectors.n_tokens` corrects it.
+        truncated: whether the input was cut to the model's length.
+    """
+
+    payload: Any
+    n_tokens: int
+    truncated: bool = False
+
+
+class Vectors(NamedTuple):
+    """A backend's answer to one batch: row i of `matrix` is input i's vector.
+
+    `n_tokens` gives the tokens read per input where the backend counted them itself.
+    """
+
+    matrix: Matrix
+    n_tokens: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a backend knows about its model. None means: not known (yet).
+
+    Attributes:
+        name: the model's own name at its source, for instance the last part of its folder.
+        dimensions: width of its vectors.
+        max_input_tokens: longest input in tokens, special tokens included.
+        normalized: whether the model itself makes unit vectors.
+        matryoshka: the smaller widths the model was trained for, if it declares them.
+        prompts: prefixes by name, `query` and `document` being the ones `input_type` picks.
+    """
+
+    name: str | None = None
+    dimensions: int | None = None
+    max_input_tokens: int | None = None
+    normalized: bool = False
+    matryoshka: tuple[int, ...] = ()
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call of `Backend.embed` may carry, and how many may run at once."""
+
+    batch_size: int
+    batch_tokens: int
+    slots: int

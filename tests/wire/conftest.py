@@ -1,0 +1,21 @@
+"""Every test that asks for `kernels` runs on each kernel variant; only what the CPU lacks is skipped."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from llmrs import _fast
+
+VARIANTS = ["avx512", "avx2", "baseline"] if platform.machine() == "x86_64" else ["baseline"]
+
+
+@pytest.fixture(params=VARIANTS)
+def kernels(request):
+    if request.param not in _fast.kernel_names():
+        pytest.skip(f"this CPU or compiler has no {request.param}")
+    before = _fast.kernel_name()
+    _fast.use_kernels(request.param)
+    yield request.param
+    _fast.use_kernels(before)
