@@ -1,0 +1,183 @@
+"""The command line: `llmrs serve`, `check-config`, `models`, `embed` and `fetch`.
+
+Hands a configuration to the room that does the work, imported only then: `llmrs --help` and
+`llmrs check-config` load no engine and no server. `flags` knows the arguments.
+
+Exit codes: 0, 1 for a failed command, 2 for a wrong configuration or command line, 3 for a model
+that cannot be loaded, 130 for Ctrl-C, 141 for a reader that went away. Errors made on purpose are
+one line on standard error; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llmrs.config import OPTIONS, Config, reference_table
+from llmrs.errors import ServiceError, StartupError
+from llmrs.flags import configuration, parse
+
+if TYPE_CHECKING:
+    from llmrs.embeddings import Matrix
+
+CHUNK = 256
+"""Texts embedded at a time by `llmrs embed`: bounds its memory, whatever standard input holds."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (None: this process's) and return the exit code."""
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        return COMMANDS[arguments.command](arguments)
+    except (StartupError, ServiceError) as error:
+        print("llmrs: error:", " ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code if isinstance(error, StartupError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Run the service until it is told to stop."""
+    config = configuration(arguments)
+    from llmrs.server.process import serve as run
+
+    return run(config)
+
+
+def check_config(arguments: argparse.Namespace) -> int:
+    """Print every setting with its source, or fail as `serve` would."""
+    if arguments.markdown:
+        _print(reference_table())
+        return 0
+    config = configuration(arguments)
+    rows = [(option.name, config.shown(option.name), config.sources[option.name]) for option in OPTIONS]
+    _print(_table([("key", "value", "source"), *rows]))
+    for warning in config.warnings:
+        print("llmrs: warning:", warning, file=sys.stderr)
+    return 0
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """Print what the configuration would serve."""
+    config = configuration(arguments)
+    from llmrs.backends import open_backend
+
+    backend = open_backend(config)
+    try:
+        backend.check(timeout=config.request_timeout)
+        info = backend.info
+    finally:
+        backend.close()
+    row = (config.model_name or info.name, _place(config), info.dimensions, info.max_input_tokens)
+    titles = ("name", "folder or address", "dimensions", "max tokens")
+    _print(_table([titles, tuple("unknown" if cell is None else str(cell) for cell in row)]))
+    return 0
+
+
+def embed(arguments: argparse.Namespace) -> int:
+    """Print the vectors of texts: JSON arrays, one a line, or a NumPy file."""
+    config = configuration(arguments)
+    from llmrs.embedder import Embedder
+
+    with Embedder(
+        config.model_path,
+        dtype=config.dtype,
+        normalize=config.normalize_embeddings,
+        batch_size=config.batch_size,
+        offline=config.offline,
+    ) as embedder:
+        texts = _texts(arguments.texts)
+        chunks = iter(lambda: list(itertools.islice(texts, CHUNK)), [])
+        matrices = (embedder.embed(chunk, truncate=arguments.truncate) for chunk in chunks)
+        if arguments.format == "npy":
+            _write(_npy(matrices, embedder.dimensions))
+        else:
+            for matrix in matrices:
+                # str() of a float32 is its shortest text that reads back as the same float32.
+                _print("".join(f"[{','.join(map(str, row))}]\n" for row in matrix))
+    return 0
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    """Make a model's files local, downloading what is missing, and print their folder."""
+    config = configuration(arguments)
+    from llmrs.models.resolve import resolve
+
+    _print(f"{resolve(config.model_path, offline=config.offline)}\n")
+    return 0
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "serve": serve,
+    "check-config": check_config,
+    "models": models,
+    "embed": embed,
+    "fetch": fetch,
+}
+"""What runs each command, and gives its exit code."""
+
+
+def _place(config: Config) -> str:
+    """Where the vectors come from: a folder, an address, or the name of a backend."""
+    if config.uses_http_backend:
+        return ", ".join(config.backend_url)
+    if not config.uses_local_backend:
+        return config.backend_type
+    from llmrs.models.resolve import resolve
+
+    return str(resolve(config.model_path, offline=config.offline))
+
+
+def _texts(arguments: Iterable[str]) -> Iterator[str]:
+    """The texts to embed, `-` replaced by the lines of standard input."""
+    for argument in arguments:
+        if argument == "-":
+            yield from (_utf8(line, "standard input").rstrip("\r\n") for line in sys.stdin.buffer)
+        else:
+            yield _utf8(os.fsencode(argument), "command line")
+
+
+def _utf8(text: bytes, source: str) -> str:
+    # Decoded here, because Python lets undecodable bytes pass as surrogates in some locales.
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise StartupError(f"{source}: expected text in UTF-8") from None
+
+
+def _npy(matrices: Iterable[Matrix], dimensions: int) -> bytes:
+    """All rows as one NumPy file, [n, dimensions]."""
+    import numpy as np
+
+    # Written to memory, because NumPy seeks in real files and standard output may be a pipe.
+    file = io.BytesIO()
+    np.save(file, np.concatenate([np.empty((0, dimensions), np.float32), *matrices]))
+    return file.getvalue()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _print(text: str) -> None:
+    _write(text.encode(errors="backslashreplace"))
+
+
+def _write(data: bytes) -> None:
+    """Write to standard output; a reader that went away, as `head` does, ends the process quietly."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more at its end, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
