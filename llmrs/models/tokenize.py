@@ -1,0 +1,165 @@
+"""Texts to token ids, as the model's own tokenizer.json has it.
+
+Wraps Hugging Face tokenizers. The tokenizer is set up once and never changed afterwards: changing
+it while another thread encodes raises "Already borrowed". So it never truncates; over-long inputs
+are cut here, between the special tokens that the tokenizer puts around every input. Token ids from
+a client get the same special tokens and the same cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer, normalizers
+
+from llmrs.embeddings import Input, Prepared, Truncate
+from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
+
+CHUNK_CHARACTERS = 1 << 18
+"""Characters tokenized together. An encoding takes about 150 bytes a token until its ids are taken."""
+
+WINDOW_CHARACTERS_PER_TOKEN = 64
+"""A longer text is looked at through a window first: its far end cannot matter if the window alone
+has more tokens than the model takes. English has 4 to 5 characters a token."""
+
+MARGIN_TOKENS = 64
+"""Tokens next to the window's edge may not be the text's own: the edge may lie inside a word."""
+
+Ids = NDArray[np.int32]
+
+
+class ModelTokenizer:
+    """The tokenizer of a model folder, for inputs of 1 to `max_tokens` tokens. Thread-safe.
+
+    Args:
+        path: tokenizer.json.
+        max_tokens: the model's longest input, special tokens included.
+        vocabulary: rows of the model's word table; ids are below it.
+        lowercase: lowercase texts before anything else.
+
+    Raises:
+        ModelError: the file is missing or broken, or does not fit the model.
+    """
+
+    def __init__(self, path: Path, *, max_tokens: int, vocabulary: int, lowercase: bool = False) -> None:
+        self._tokenizer = _load(path, lowercase)
+        self._max_tokens = max_tokens
+        self._vocabulary = vocabulary
+        self._before, self._after = _special_tokens(self._tokenizer, path)
+        if len(self._before) + len(self._after) >= max_tokens:
+            raise ModelError(f"{path}: its special tokens leave no room in the model's {max_tokens} tokens")
+        if self._tokenizer.get_vocab_size() > vocabulary:
+            raise ModelError(f"{path} has more tokens than the model's word table: it is another model's")
+
+    def prepare(self, inputs: Sequence[Input], *, truncate: Truncate, prompt: str = "") -> list[Prepared]:
+        """Token ids of inputs, int32 with special tokens, in order; `prompt` precedes every text.
+
+        Token ids are a text's tokens without special tokens, which are added.
+
+        Raises:
+            ContextLengthExceeded: an input is too long and `truncate` is `none`.
+            InvalidRequest: an id is outside the vocabulary, a text holds a lone surrogate, or an
+                input has no token at all.
+        """
+        texts = [prompt + each for each in inputs if isinstance(each, str)]
+        encoded = self._encode(texts, from_end=truncate == "start")
+        return [
+            self._fit(next(encoded) if isinstance(each, str) else self._check(each, index), index, truncate)
+            for index, each in enumerate(inputs)
+        ]
+
+    def _encode(self, texts: Sequence[str], *, from_end: bool) -> Iterator[tuple[Ids, bool]]:
+        """Ids of each text with special tokens, and whether they are all of them."""
+        window = self._max_tokens * WINDOW_CHARACTERS_PER_TOKEN
+        chunk: list[str] = []
+        characters = 0
+        for text in texts:
+            if len(text) > window:
+                yield from self._encode_chunk(chunk)
+                chunk, characters = [], 0
+                yield self._encode_long(text, window, from_end=from_end)
+                continue
+            chunk.append(text)
+            characters += len(text)
+            if characters > CHUNK_CHARACTERS:
+                yield from self._encode_chunk(chunk)
+                chunk, characters = [], 0
+        yield from self._encode_chunk(chunk)
+
+    def _encode_chunk(self, texts: list[str]) -> list[tuple[Ids, bool]]:
+        return [(np.array(encoding.ids, np.int32), True) for encoding in self._encodings(texts)]
+
+    def _encode_long(self, text: str, window: int, *, from_end: bool) -> tuple[Ids, bool]:
+        """Ids of the end of a very long text that counts, or of the whole text if that is short.
+
+        A text of which even this many characters are few tokens (blanks, say) is taken for too
+        long for the model: reading on has no bound.
+        """
+        for size in sorted({window, max(window, CHUNK_CHARACTERS)}):
+            part = text[-size:] if from_end else text[:size]
+            ids = np.array(self._encodings([part])[0].ids, np.int32)
+            if len(part) == len(text):
+                return ids, True
+            if len(ids) > self._max_tokens + MARGIN_TOKENS:
+                break
+        return ids, False
+
+    def _encodings(self, texts: list[str]) -> list[Encoding]:
+        try:
+            return self._tokenizer.encode_batch_fast(texts) if texts else []
+        except (TypeError, UnicodeEncodeError):
+            raise InvalidRequest("input holds a lone surrogate, which is not text", param="input") from None
+
+    def _check(self, ids: list[int], index: int) -> tuple[Ids, bool]:
+        """Token ids from a client, with special tokens around them."""
+        if ids and not 0 <= min(ids) <= max(ids) < self._vocabulary:
+            raise InvalidRequest(
+                f"input[{index}] holds a token id outside the model's vocabulary of {self._vocabulary}",
+                param="input",
+            )
+        return np.array([*self._before, *ids, *self._after], np.int32), True
+
+    def _fit(self, encoded: tuple[Ids, bool], index: int, truncate: Truncate) -> Prepared:
+        """The input as the model takes it, cut if it must be and may be."""
+        ids, whole = encoded
+        if not len(ids):  # only without special tokens
+            raise InvalidRequest(f"input[{index}] holds no token", param="input")
+        if whole and len(ids) <= self._max_tokens:
+            return Prepared(ids, len(ids))
+        if truncate == "none":
+            found = len(ids) if whole else None
+            raise ContextLengthExceeded(self._max_tokens, index=index, found=found)
+        before, after = len(self._before), len(self._after)
+        text = ids[before : len(ids) - after]
+        room = self._max_tokens - before - after
+        kept = text[:room] if truncate == "end" else text[-room:]
+        cut = np.concatenate([ids[:before], kept, ids[len(ids) - after :]])
+        return Prepared(cut, len(cut), truncated=True)
+
+
+def _load(path: Path, lowercase: bool) -> Tokenizer:
+    if not path.exists():
+        raise ModelError(f"{path} is missing: save the model with a fast tokenizer, or download it again")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"{path} is not a tokenizer ({type(error).__name__}): download it again") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if lowercase:
+        own = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+    return tokenizer
+
+
+def _special_tokens(tokenizer: Tokenizer, path: Path) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer puts before and after an input."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    full = tokenizer.encode("a").ids
+    for before in range(len(full) - len(bare) + 1):
+        if full[before : before + len(bare)] == bare:
+            return full[:before], full[before + len(bare) :]
+    raise ModelError(f"{path}: its post-processor changes tokens, which is not supported")

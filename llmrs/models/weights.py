@@ -1,0 +1,144 @@
+"""Weights as read-only views of safetensors files.
+
+The files stay mapped instead of being read: starting costs no copy, processes that serve the same
+model share its pages, and pages that nobody uses go back to the system. So a model's file must
+not be changed in place while it is served; replace it by renaming, as package managers and the
+Hugging Face cache do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from llmrs.errors import ModelError
+from llmrs.models.settings import read_settings
+
+FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
+"""Dtypes of tensors in NumPy's terms, which has no bfloat16: its bits stand in for it."""
+
+# Checkpoints converted from TensorFlow, bert-base-uncased among them, use its names.
+TENSORFLOW_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: `data` is a view of the file; `dtype` is safetensors' name, `BF16` as uint16."""
+
+    dtype: str
+    data: NDArray[Any]
+
+
+class Weights:
+    """The tensors of one or more safetensors files, by name."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._maps: list[mmap.mmap] = []
+        self._tensors: dict[str, tuple[Path, mmap.mmap, int, dict[str, Any]]] = {}
+        for path in paths:
+            self._open(path)
+        self.place = paths[0]
+
+    @classmethod
+    def of(cls, folder: Path) -> Weights:
+        """The weights in `folder`: one file, or the parts that an index names.
+
+        Raises:
+            ModelError: none there, incomplete, or corrupt.
+        """
+        if (folder / FILE).exists():
+            return cls([folder / FILE])
+        if (folder / INDEX).exists():
+            return cls(_parts(folder / INDEX))
+        raise ModelError(
+            f"{folder / FILE} is missing: download the model again, or convert its weights to safetensors"
+        )
+
+    def get(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor of that name, which must have that shape.
+
+        Raises:
+            ModelError: missing, of another shape, or of a dtype that is not floating point.
+        """
+        found = self._tensors.get(name) or self._tensors.get(_tensorflow_name(name))
+        if found is None:
+            raise ModelError(f"{self.place}: tensor {name} is missing, the file is not the model's")
+        path, mapped, start, entry = found
+        if tuple(entry["shape"]) != shape:
+            raise ModelError(f"{path}: tensor {name} has shape {entry['shape']}, expected {list(shape)}")
+        dtype = entry["dtype"]
+        if dtype not in DTYPES:
+            raise ModelError(f"{path}: tensor {name} is {dtype}, only F32, F16 and BF16 are supported")
+        data = np.frombuffer(mapped, DTYPES[dtype], math.prod(shape), start).reshape(shape)
+        if dtype == "F64":
+            return Tensor("F32", data.astype(np.float32))
+        return Tensor(dtype, data)
+
+    def prefix_of(self, name: str) -> str:
+        """What stands before `name` in the files: nothing, or the like of `bert.`.
+
+        Raises:
+            ModelError: no tensor ends in that name.
+        """
+        prefixes = [full[: -len(name)] for full in self._tensors if full.endswith(name)]
+        prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
+        if not prefixes:
+            raise ModelError(f"{self.place}: tensor {name} is missing, the file is not the model's")
+        return min(prefixes, key=len)
+
+    def release_pages(self) -> None:
+        """Give back the pages read so far; those that are used again are mapped again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _open(self, path: Path) -> None:
+        try:
+            # Checks the header against the file: lengths, offsets, overlaps.
+            with safe_open(path, framework="numpy"):
+                pass
+            with path.open("rb") as file:
+                # OpenVINO shares arrays only if they are writeable; written pages would be ours alone.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(
+                f"{path} is truncated or corrupt ({type(error).__name__}): copy or download it again"
+            ) from None
+        length = int.from_bytes(mapped[:8], "little")
+        header = json.loads(mapped[8 : 8 + length])
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            self._tensors[name] = path, mapped, 8 + length + entry["data_offsets"][0], entry
+        self._maps.append(mapped)
+
+
+def _parts(index: Path) -> list[Path]:
+    names = read_settings(index).raw("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{index}: weight_map is missing or empty: download the model again")
+    parts = sorted(set(names.values()))
+    for name in parts:
+        if name != Path(name).name:
+            raise ModelError(f"{index}: weight_map names a file outside the model folder")
+        if not (index.parent / name).exists():
+            raise ModelError(f"{index.parent / name} is missing: download the model again")
+    return [index.parent / name for name in parts]
+
+
+def _tensorflow_name(name: str) -> str:
+    for ours, theirs in TENSORFLOW_NAMES.items():
+        if name.endswith(ours):
+            return name[: -len(ours)] + theirs
+    return name

@@ -1,0 +1,134 @@
+"""Random small models of every kind against the float64 oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmrs.models.engine import Engine
+from llmrs.models.folder import read_folder
+from tests.models.makers import HIDDEN, VOCABULARY, make_model
+
+KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
+MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+@pytest.fixture(autouse=True)
+def short_warm_up(monkeypatch):
+    monkeypatch.setattr("llmrs.models.engine.WARM_UP_SECONDS", 0.0)
+
+
+def cosines(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return (a * b).sum(axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def random_texts(max_tokens, *, seed=1):
+    """Texts of every length that matters, in no order; some hold the padding ids 0 and 1."""
+    random = np.random.default_rng(seed)
+    lengths = [1, 2, 3, 7, 8, 9, 16, 17, max_tokens - 1, max_tokens, 5, 5, 5]
+    return [random.integers(0, VOCABULARY, length).astype(np.int32) for length in lengths]
+
+
+def agree(made, *, dtype="f32"):
+    """The model's vectors of a mixed batch are the oracle's."""
+    engine = Engine(read_folder(made.folder), dtype=dtype, threads=1)
+    texts = random_texts(made.max_tokens)
+    vectors = engine.embed(texts)
+    expected = np.stack([made.oracle(text) for text in texts])
+    assert vectors.dtype == np.float32
+    assert vectors.shape == expected.shape
+    assert cosines(vectors, expected).min() >= 0.99999
+    scale = np.abs(expected).max()
+    assert np.abs(vectors - expected).max() <= 1e-4 * scale
+    for text, vector in zip(texts, vectors, strict=True):
+        assert cosines(engine.embed([text])[0], vector) >= 0.99999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds(kind, tmp_path):
+    agree(make_model(tmp_path, kind))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pooling(mode, tmp_path):
+    agree(make_model(tmp_path, pooling=(mode,)))
+
+
+def test_several_poolings_are_concatenated_in_a_fixed_order(tmp_path):
+    made = make_model(tmp_path, pooling=("cls", "max", "mean"))
+    agree(made)
+    assert read_folder(made.folder).dimensions == 3 * HIDDEN
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"])
+def test_activations(activation, tmp_path):
+    agree(make_model(tmp_path, activation=activation))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "identity", "relu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense(activation, bias, tmp_path):
+    agree(make_model(tmp_path, dense=((24, activation, bias),), normalize=True))
+
+
+def test_dense_after_dense(tmp_path):
+    agree(make_model(tmp_path, "distilbert", dense=((64, "tanh", True), (8, "identity", False))))
+
+
+def test_normalize(tmp_path):
+    made = make_model(tmp_path, "roberta", pooling=("cls",), normalize=True)
+    agree(made)
+    assert read_folder(made.folder).normalized
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F64"])
+def test_dtypes_of_weights(dtype, tmp_path):
+    agree(make_model(tmp_path, dtype=dtype))
+
+
+@pytest.mark.parametrize("prefix", ["bert.", "model.", "0.auto_model."])
+def test_prefixes_of_tensor_names(prefix, tmp_path):
+    agree(make_model(tmp_path, prefix=prefix))
+
+
+def test_weights_in_parts(tmp_path):
+    made = make_model(tmp_path, parts=3)
+    assert not (tmp_path / "model.safetensors").exists()
+    agree(made)
+
+
+def test_tensorflow_names_of_layer_norms(tmp_path):
+    made = make_model(tmp_path)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    # Shorter names leave room in the header, which blanks fill.
+    renamed = data.replace(b'LayerNorm.weight"', b'LayerNorm.gamma" ').replace(
+        b'LayerNorm.bias"', b'LayerNorm.beta"'
+    )
+    assert renamed != data
+    (tmp_path / "model.safetensors").write_bytes(renamed)
+    agree(made)
+
+
+def test_without_modules_json_the_mean_is_taken(tmp_path):
+    made = make_model(tmp_path)
+    (tmp_path / "modules.json").unlink()
+    agree(made)
+    assert not read_folder(tmp_path).normalized
+
+
+def test_padding_ids_inside_a_text_follow_transformers(tmp_path):
+    """RoBERTa gives the padding token no position of its own, wherever it stands."""
+    made = make_model(tmp_path, "roberta")
+    engine = Engine(read_folder(made.folder), dtype="f32", threads=1)
+    text = np.array([0, 5, 1, 6, 1, 1, 7, 2], np.int32)
+    assert cosines(engine.embed([text])[0], made.oracle(text)) >= 0.99999
+
+
+def test_low_precision_stays_close(tmp_path):
+    """Whatever `auto` is on this machine."""
+    made = make_model(tmp_path)
+    engine = Engine(read_folder(made.folder), threads=1)
+    texts = random_texts(made.max_tokens)
+    expected = np.stack([made.oracle(text) for text in texts])
+    assert cosines(engine.embed(texts), expected).min() >= (0.999 if engine.precision == "bf16" else 0.99999)

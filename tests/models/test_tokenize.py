@@ -1,0 +1,237 @@
+"""Token ids against the tokenizers library itself, truncating by its own rules."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
+from llmrs.models import tokenize
+from llmrs.models.tokenize import ModelTokenizer
+from tests.models.makers import VOCABULARY, make_tokenizer
+
+MAX_TOKENS = 32
+
+TEXTS = [
+    "",
+    " \n ",
+    "hello",
+    "A short text, with (punctuation)!",
+    "[SEP] in the text [CLS] itself [PAD]",
+    "word " * 29,
+    "word " * 30,
+    "word " * 31,
+    "the quick brown fox jumps over the lazy dog " * 20,
+    "自然语言处理" * 30,
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 cafe\u0301 " * 20,
+    "x" * 150 + " end",
+    "antidisestablishmentarianism " * 12,
+]
+
+
+@pytest.fixture(scope="module")
+def path(default_folder):
+    return default_folder / "tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def mine(path):
+    return ModelTokenizer(path, max_tokens=MAX_TOKENS, vocabulary=30522)
+
+
+def theirs(path, direction=None):
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if direction:
+        tokenizer.enable_truncation(MAX_TOKENS, direction=direction)
+    return tokenizer
+
+
+def ids_of(prepared):
+    return [each.payload.tolist() for each in prepared]
+
+
+@pytest.mark.parametrize(("truncate", "direction"), [("end", "right"), ("start", "left")])
+def test_cut_texts_are_those_of_a_truncating_tokenizer(mine, path, truncate, direction):
+    prepared = mine.prepare(TEXTS, truncate=truncate)
+    expected = [encoding.ids for encoding in theirs(path, direction).encode_batch(TEXTS)]
+    whole = [len(encoding.ids) for encoding in theirs(path).encode_batch(TEXTS)]
+    assert ids_of(prepared) == expected
+    assert [each.n_tokens for each in prepared] == [len(ids) for ids in expected]
+    assert [each.truncated for each in prepared] == [length > MAX_TOKENS for length in whole]
+    assert all(each.payload.dtype == np.int32 for each in prepared)
+
+
+def test_too_long_texts_are_refused_with_index_and_length(mine):
+    assert mine.prepare(["word " * 30], truncate="none")[0].n_tokens == MAX_TOKENS
+    with pytest.raises(ContextLengthExceeded, match=rf"is {MAX_TOKENS} tokens, but input\[1\] has 33 tokens"):
+        mine.prepare(["hello", "word " * 31, "word " * 40], truncate="none")
+
+
+def test_references_have_the_token_ids_of_transformers(default_f32, references):
+    texts, ids, _ = references
+    assert ids_of(default_f32.prepare(texts, truncate="end")) == ids
+
+
+def test_the_prompt_precedes_every_text(mine):
+    assert ids_of(mine.prepare(["hello", "world"], truncate="none", prompt="query: ")) == ids_of(
+        mine.prepare(["query: hello", "query: world"], truncate="none")
+    )
+
+
+# -- very long texts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("truncate", "direction"), [("end", "right"), ("start", "left")])
+@pytest.mark.parametrize("text", ["the quick brown fox ", "自然语言处理", "antidisestablishmentarianism-"])
+def test_a_very_long_text_is_cut_as_if_all_of_it_had_been_read(mine, path, text, truncate, direction):
+    long = "start " + text * (100_000 // len(text)) + " end"
+    assert ids_of(mine.prepare([long], truncate=truncate)) == [theirs(path, direction).encode(long).ids]
+
+
+def test_of_a_very_long_text_only_a_window_is_read(mine, monkeypatch):
+    read = []
+    encodings = mine._encodings
+    monkeypatch.setattr(mine, "_encodings", lambda texts: read.extend(map(len, texts)) or encodings(texts))
+    with pytest.raises(ContextLengthExceeded, match=r"input\[1\] is longer"):
+        mine.prepare(["hello", "word " * 1_000_000], truncate="none")
+    assert sum(read) < 10_000
+
+
+def test_a_long_text_of_few_tokens_is_read_whole(mine):
+    blanks = " " * 100_000 + "hello"
+    prepared = mine.prepare([blanks], truncate="none")[0]
+    assert prepared.n_tokens == 3
+    assert not prepared.truncated
+
+
+def test_but_not_without_end(mine):
+    blanks = " " * 1_000_000 + "hello"
+    with pytest.raises(ContextLengthExceeded):
+        mine.prepare([blanks], truncate="none")
+    assert mine.prepare([blanks], truncate="start")[0].n_tokens == 3
+    assert mine.prepare([blanks], truncate="end")[0].truncated
+
+
+def test_many_texts_are_tokenized_in_chunks(mine, monkeypatch):
+    monkeypatch.setattr(tokenize, "CHUNK_CHARACTERS", 100)
+    sizes = []
+    encodings = mine._encodings
+    monkeypatch.setattr(mine, "_encodings", lambda texts: sizes.append(len(texts)) or encodings(texts))
+    texts = [f"text number {number}" for number in range(50)]
+    chunked = ids_of(mine.prepare(texts, truncate="none"))
+    assert len(sizes) > 3
+    assert chunked == [ids_of(mine.prepare([text], truncate="none"))[0] for text in texts]
+
+
+# -- token ids ------------------------------------------------------------------------------------
+
+
+def test_token_ids_get_the_special_tokens_of_a_text(mine, path):
+    bare = theirs(path).encode("hello big world", add_special_tokens=False).ids
+    prepared = mine.prepare([bare, "hello big world"], truncate="none")
+    assert ids_of(prepared)[0] == ids_of(prepared)[1]
+    assert prepared[0].n_tokens == len(bare) + 2
+
+
+@pytest.mark.parametrize(("truncate", "kept"), [("end", slice(0, 30)), ("start", slice(-30, None))])
+def test_too_many_token_ids(mine, truncate, kept):
+    ids = list(range(1000, 1100))
+    with pytest.raises(ContextLengthExceeded, match=r"input\[0\] has 102 tokens"):
+        mine.prepare([ids], truncate="none")
+    assert ids_of(mine.prepare([ids], truncate=truncate)) == [[101, *ids[kept], 102]]
+
+
+@pytest.mark.parametrize("ids", [[5, 30522], [-1], [2**31], [10**30, 0]])
+def test_token_ids_outside_the_vocabulary(mine, ids):
+    with pytest.raises(InvalidRequest, match=r"input\[1\].*vocabulary of 30522") as raised:
+        mine.prepare([[5], ids], truncate="end")
+    assert raised.value.param == "input"
+
+
+def test_a_lone_surrogate_is_not_text(mine):
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        mine.prepare(["fine", "not \ud800 fine"], truncate="end")
+
+
+# -- other tokenizers -----------------------------------------------------------------------------
+
+
+def test_special_tokens_of_another_family(tmp_path):
+    make_tokenizer(tmp_path / "tokenizer.json", "roberta")
+    tokenizer = ModelTokenizer(tmp_path / "tokenizer.json", max_tokens=8, vocabulary=VOCABULARY)
+    prepared = tokenizer.prepare([[10, 11], "hello " * 20], truncate="end")
+    assert ids_of(prepared)[0] == [0, 10, 11, 2]
+    assert ids_of(prepared)[1][0] == 0
+    assert ids_of(prepared)[1][-1] == 2
+    assert prepared[1].n_tokens == 8
+
+
+def test_a_tokenizer_without_special_tokens(tmp_path):
+    make_tokenizer(tmp_path / "tokenizer.json")
+    plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    plain.post_processor = None
+    plain.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = ModelTokenizer(tmp_path / "tokenizer.json", max_tokens=4, vocabulary=VOCABULARY)
+    assert ids_of(tokenizer.prepare(["a b c", "a b c d e"], truncate="start")) == [[4, 5, 6], [5, 6, 7, 8]]
+    with pytest.raises(InvalidRequest, match=r"input\[1\] holds no token"):
+        tokenizer.prepare(["a", ""], truncate="none")
+
+
+def test_lowercase(tmp_path):
+    make_tokenizer(tmp_path / "tokenizer.json")
+    arguments = {"max_tokens": 8, "vocabulary": VOCABULARY}
+    as_is = ModelTokenizer(tmp_path / "tokenizer.json", **arguments)
+    lowered = ModelTokenizer(tmp_path / "tokenizer.json", lowercase=True, **arguments)
+    hello = ids_of(as_is.prepare(["hello"], truncate="none"))
+    assert ids_of(as_is.prepare(["HELLO"], truncate="none")) != hello
+    assert ids_of(lowered.prepare(["HELLO"], truncate="none")) == hello
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"not JSON", b'{"model": {"type": "Nonsense"}}'])
+def test_a_missing_or_broken_tokenizer(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"tokenizer\.json") as raised:
+        ModelTokenizer(path, max_tokens=8, vocabulary=VOCABULARY)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "word"), [({"max_tokens": 2}, "no room"), ({"vocabulary": 20}, "another model")]
+)
+def test_a_tokenizer_that_does_not_fit(tmp_path, limits, word):
+    make_tokenizer(tmp_path / "tokenizer.json")
+    with pytest.raises(ModelError, match=word):
+        ModelTokenizer(tmp_path / "tokenizer.json", **{"max_tokens": 8, "vocabulary": VOCABULARY, **limits})
+
+
+def test_threads_share_one_tokenizer(mine):
+    """Changing a tokenizer in use raises "Already borrowed": nothing here may change it."""
+    expected = ids_of(mine.prepare(TEXTS, truncate="start"))
+    failures = []
+
+    def work(truncate):
+        for _ in range(20):
+            if truncate == "start" and ids_of(mine.prepare(TEXTS, truncate=truncate)) != expected:
+                failures.append("other ids")
+            else:
+                mine.prepare(TEXTS, truncate=truncate)
+
+    def guarded(truncate):
+        try:
+            work(truncate)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(truncate,)) for truncate in ("start", "end") * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
