@@ -1,0 +1,161 @@
+"""Finding out what a backend speaks and serves: by asking for what identifies it, then for a vector.
+
+Runs once per backend, when it is first reached. A protocol counts as spoken when a short text comes
+back as a vector, so what is learned here (protocol, encoding, width) is known to work. Whatever may
+pass by itself (unreachable, overloaded, still loading) ends the search with an error instead of a
+guess, and the next caller searches again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from llmrs.backends.protocols import TEI, Embed, Ollama, OpenAI, Protocol, Reply
+from llmrs.backends.transport import Answer, Transport
+from llmrs.config import Config
+from llmrs.embeddings import ModelInfo
+from llmrs.errors import UpstreamError
+
+log = logging.getLogger("llmrs.backend")
+
+PROBE = b'"hello"'
+"""The text whose vector is asked for, as JSON."""
+
+MAX_LISTING = 4 << 20
+"""Bytes of a model list or a probe's vector."""
+
+DEFAULT_MODEL = "default"
+"""The name sent where none is configured and the backend lists none."""
+
+CREDENTIALS = "the backend refused this server's own credentials: check backend_api_key"
+
+
+class Found(NamedTuple):
+    """A backend that answered: how to speak to it, and what it serves."""
+
+    protocol: Protocol
+    info: ModelInfo
+
+
+class _Model(NamedTuple):
+    name: str
+    max_input_tokens: int | None
+
+
+def discover(transport: Transport, config: Config, deadline: float) -> Found:
+    """What the backend speaks, among `config.backend_protocol` or, if that is `auto`, all protocols.
+
+    Raises:
+        UpstreamError: it cannot be reached, is not ready, or speaks none of them.
+        DeadlineExceeded: `deadline` (a `time.monotonic()` moment) has passed.
+    """
+    search = _Search(transport, config, deadline)
+    for protocol, model in search.candidates():
+        reply = search.try_out(protocol)
+        if reply is not None:
+            return Found(protocol, _announce(transport, protocol, model, reply))
+    raise UpstreamError(
+        f"the backend does not speak {config.backend_protocol}"
+        if config.backend_protocol != "auto"
+        else f"the backend speaks none of the known protocols ({', '.join(search.tried)})"
+    )
+
+
+def _announce(transport: Transport, protocol: Protocol, model: _Model, reply: Reply) -> ModelInfo:
+    width = reply.matrix.shape[1]
+    unit = bool(abs(np.linalg.norm(reply.matrix[0].astype(np.float64)) - 1) < 1e-3)
+    found = "backend %s speaks %s (POST %s): model %s, %d dimensions"
+    log.info(found, transport.address, protocol.name, protocol.path, model.name, width)
+    return ModelInfo(model.name, dimensions=width, max_input_tokens=model.max_input_tokens, normalized=unit)
+
+
+class _Search:
+    def __init__(self, transport: Transport, config: Config, deadline: float) -> None:
+        self._transport = transport
+        self._config = config
+        self._deadline = deadline
+        self.tried: list[str] = []
+
+    def candidates(self) -> Iterator[tuple[Protocol, _Model]]:
+        """Protocols to try, most telling first, each with the model it would serve."""
+        config = self._config
+        wanted = config.backend_protocol
+        normalize = config.normalize_embeddings
+        info = self._get("/info") if wanted in ("auto", "tei") else {}
+        ceiling = _positive(info.get("max_client_batch_size"))
+        if ceiling and isinstance(info.get("model_id"), str):
+            model = self._model(info["model_id"], info.get("max_input_length"))
+            yield TEI(normalize=normalize, max_items=ceiling), model
+        if wanted in ("auto", "openai"):
+            yield from self._openai()
+        if wanted in ("auto", "embed"):
+            yield Embed(normalize=normalize, batch_size=config.batch_size), self._model()
+        if wanted in ("auto", "tei"):
+            yield TEI(normalize=normalize), self._model()
+        if wanted in ("auto", "ollama"):
+            model = self._listed("/api/tags", "models", "name")
+            yield Ollama(model.name), model
+
+    def _openai(self) -> Iterator[tuple[Protocol, _Model]]:
+        # Infinity serves at the root unless told otherwise.
+        for prefix in ("/v1", ""):
+            model = self._listed(f"{prefix}/models", "data", "id")
+            for base64 in (True, False):
+                yield OpenAI(model.name, path=f"{prefix}/embeddings", base64=base64), model
+
+    def try_out(self, protocol: Protocol) -> Reply | None:
+        """The answer to a short text if the backend speaks `protocol`, None if it does not."""
+        answer = self._transport.post(
+            protocol.path, protocol.body([PROBE]), deadline=self._deadline, limit=MAX_LISTING
+        )
+        self._settle(answer)
+        outcome = f"POST {protocol.path} {answer.status}"
+        if answer.status == 200:
+            try:
+                return protocol.read(answer.body, answer.headers, 1)
+            except UpstreamError:
+                outcome = f"POST {protocol.path} without vectors"
+        if outcome not in self.tried:
+            self.tried.append(outcome)
+        return None
+
+    def _settle(self, answer: Answer) -> None:
+        """Raise if the answer says nothing about the protocol: who we are, or not now."""
+        if answer.status in (401, 403):
+            raise UpstreamError(CREDENTIALS)
+        # 500 and 501 are also what some servers answer to a field or a path they do not know.
+        if answer.status in (424, 429) or answer.status > 501:
+            raise UpstreamError(f"the backend is not ready (HTTP {answer.status})")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        """The JSON object at `path`, empty if there is none."""
+        answer = self._transport.get(path, deadline=self._deadline, limit=MAX_LISTING)
+        self._settle(answer)
+        try:
+            return msgspec.json.decode(answer.body, type=dict[str, Any]) if answer.status == 200 else {}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return {}
+
+    def _listed(self, path: str, key: str, name: str) -> _Model:
+        """The configured model's entry in the list at `path`, or the first one."""
+        listed = self._get(path).get(key)
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        wanted = self._config.model_name
+        entry = next((entry for entry in entries if wanted in (None, entry.get(name))), {})
+        return self._model(entry.get(name), entry.get("max_input_tokens") or entry.get("max_model_len"))
+
+    def _model(self, name: object = None, max_input_tokens: object = None) -> _Model:
+        found = name if isinstance(name, str) and name else DEFAULT_MODEL
+        return _Model(self._config.model_name or found, _positive(max_input_tokens))
+
+
+def _positive(value: object) -> int | None:
+    """`value` if it is a count, of inputs or tokens, that a backend can mean."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 30:
+        return None
+    return value

@@ -1,0 +1,262 @@
+"""Backends that are HTTP services: the `Backend` contract on top of a transport and a protocol.
+
+The backend may be absent when llmrs starts and may come and go: nothing here connects before the
+first use, what it speaks is found out when it is first reached (once, whoever asks), and every call
+says for itself how it went. What was found out then stays: a backend whose vectors change their
+width has got another model, and a mixture of two models' vectors is an error nobody notices.
+
+No gevent in here. Sleeping, locking and waiting for sockets park the greenlet where the process is
+patched and the thread where it is not; the server puts its own timeout around `embed` besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from llmrs.backends.base import Backend
+from llmrs.backends.discovery import CREDENTIALS, Found, discover
+from llmrs.backends.parts import share_out, split
+from llmrs.backends.protocols import Protocol, Reply
+from llmrs.backends.transport import Answer, Transport
+from llmrs.config import Config
+from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
+from llmrs.errors import (
+    ConfigError,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    InvalidRequest,
+    QueueFull,
+    ServiceError,
+    UpstreamError,
+    UpstreamRejected,
+)
+
+log = logging.getLogger("llmrs.backend")
+
+DEFAULT_SLOTS = 4
+"""Batches in flight where `workers` is not set: enough to hide a network's round trips."""
+
+TRIES = 3
+"""Most times a batch is sent that a busy backend answers with 429."""
+
+BACKOFF = 0.25
+"""Seconds before the second try, doubled for the third, where the backend names none (TEI does not)."""
+
+LONGEST_VECTOR = 512 << 10
+"""Bytes of one vector's JSON: 16,384 numbers of 32 characters, twice the widest model known."""
+
+LONGEST_ANSWER = 256 << 20
+"""Bytes of a whole answer, whatever the batch: what llmrs will hold in memory for one."""
+
+
+def open_http(config: Config) -> HttpBackend:
+    """The backend at `config.backend_url`. Does no I/O, and succeeds while the backend is absent.
+
+    Raises ConfigError unless there is exactly one valid address.
+    """
+    urls = config.backend_url
+    if len(urls) != 1:
+        source = config.sources.get("backend_url", "default")
+        raise ConfigError(
+            f"backend_url: expected one address, found {len(urls)} ({source}); "
+            "for several replicas set the address of a load balancer in front of them"
+        )
+    # One connection more than slots, so that a health check never displaces a batch's.
+    connections = (config.workers or DEFAULT_SLOTS) + 1
+    return HttpBackend(config, Transport(urls[0], connections=connections, api_key=config.backend_api_key))
+
+
+class HttpBackend(Backend):
+    """One HTTP service that computes vectors.
+
+    Attributes:
+        kind: the protocol's name; `auto` until it is known.
+        address: the backend's URL, for logs and `/health`.
+    """
+
+    waits_on: ClassVar[Literal["cpu", "network"]] = "network"
+
+    def __init__(self, config: Config, transport: Transport) -> None:
+        self.kind = config.backend_protocol
+        self.address = transport.address
+        self._config = config
+        self._transport = transport
+        self._found: Found | None = None
+        self._searching = threading.Lock()
+        self._trouble: str | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._found.info if self._found else ModelInfo(self._config.model_name)
+
+    @property
+    def limits(self) -> Limits:
+        """The configured limits, narrowed to the protocol's and the backend's own once they are known."""
+        config = self._config
+        bounds = self._found.protocol if self._found else Protocol
+        return Limits(
+            batch_size=min(config.batch_size, bounds.max_items),
+            batch_tokens=min(config.max_batch_tokens, bounds.max_tokens),
+            slots=config.workers or DEFAULT_SLOTS,
+        )
+
+    def prepare(
+        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+    ) -> list[Prepared]:
+        """Make inputs ready: texts stay texts, token ids are passed on to backends that take them.
+
+        A text's `n_tokens` is an estimate, a quarter of its UTF-8 bytes plus two special tokens; it
+        balances batches, and divides the total that the backend reports.
+
+        `truncate` has no effect: only the backend can count tokens, and those that can be told are
+        told not to cut, so an over-long input is refused and never cut without a word.
+        """
+        return [self._prepare_one(index, value, prompt) for index, value in enumerate(inputs)]
+
+    def _prepare_one(self, index: int, value: Input, prompt: str) -> Prepared:
+        if isinstance(value, str):
+            text = prompt + value
+            try:
+                return Prepared(text, len(text.encode()) // 4 + 2)
+            except UnicodeEncodeError:
+                raise InvalidRequest(f"input[{index}] is not valid Unicode", param="input") from None
+        if self._found and not self._found.protocol.takes_ids:
+            raise InvalidRequest(f"input[{index}]: the backend takes texts, not token ids", param="input")
+        longest = self.info.max_input_tokens
+        if longest is not None and len(value) > longest:
+            raise ContextLengthExceeded(longest, index=index, found=len(value))
+        return Prepared(value, len(value))
+
+    def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
+        """Vectors of a batch, in as many requests as the backend's limits and kinds of input ask for.
+
+        Raises:
+            UpstreamRejected: the backend refused an input.
+            UpstreamError: unreachable, failed, or its answer is not the batch's vectors.
+            QueueFull: it is busy (429) for longer than may be waited.
+            DeadlineExceeded: not done within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._reporting():
+            protocol, info = self._reach(deadline)
+            items = [msgspec.json.encode(item.payload) for item in batch]
+            texts = [isinstance(item.payload, str) for item in batch]
+            if not protocol.takes_ids and not all(texts):
+                raise UpstreamRejected("the backend takes texts, not token ids", param="input")
+            parts = split(items, texts, max_items=protocol.max_items, max_bytes=protocol.max_bytes)
+            replies = [self._ask(protocol, [items[i] for i in part], deadline) for part in parts]
+            for reply in replies:
+                _check_width(reply, info)
+        return _assemble(batch, parts, replies)
+
+    def check(self, *, timeout: float) -> None:
+        """Return if the backend answers: the search for its protocol while unknown, then `GET /health`.
+
+        Any answer below 500 will do, because not every backend has that path. Raises UpstreamError.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            if self._found is None:
+                self._reach(deadline)
+                return
+            status = self._transport.get("/health", deadline=deadline, limit=LONGEST_VECTOR).status
+        except DeadlineExceeded:
+            raise UpstreamError("the backend did not answer a health check in time") from None
+        if status >= 500:
+            raise UpstreamError(f"the backend says that it is not healthy (HTTP {status})")
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _reach(self, deadline: float) -> Found:
+        """What the backend is, found out by the first who asks while the others wait."""
+        if self._found is None:
+            if not self._searching.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                raise DeadlineExceeded("the backend did not answer in time")
+            try:
+                if self._found is None:
+                    self._found = discover(self._transport, self._config, deadline)
+                    self.kind = self._found.protocol.name
+            finally:
+                self._searching.release()
+        return self._found
+
+    def _ask(self, protocol: Protocol, items: list[bytes], deadline: float) -> Reply:
+        """One request's vectors; waits out a 429 as long as the deadline allows."""
+        body = protocol.body(items)
+        limit = min(LONGEST_VECTOR * (len(items) + 1), LONGEST_ANSWER)
+        for attempt in range(TRIES):
+            answer = self._transport.post(protocol.path, body, deadline=deadline, limit=limit)
+            if answer.status == 200:
+                return protocol.read(answer.body, answer.headers, len(items))
+            if answer.status != 429:
+                raise _refusal(answer)
+            wait = answer.retry_after
+            pause = BACKOFF * 2**attempt if wait is None else wait
+            if attempt + 1 == TRIES or time.monotonic() + pause >= deadline:
+                break
+            time.sleep(pause)
+        raise QueueFull("the backend is busy", retry_after=pause)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Tell how a batch went. What the caller or a busy backend caused is no news."""
+        try:
+            yield
+        except (UpstreamError, DeadlineExceeded) as error:
+            self._report(error.message)
+            raise
+        else:
+            self._report(None)
+
+    def _report(self, trouble: str | None) -> None:
+        """Log when batches begin to fail, fail differently or succeed again, but not each of them."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            log.info("backend %s embeds again", self.address)
+        else:
+            log.warning("backend %s: %s", self.address, trouble)
+
+
+def _refusal(answer: Answer) -> ServiceError:
+    """The error an HTTP status other than 200 and 429 stands for. Nothing of the answer is passed on."""
+    if answer.status in (400, 413, 422):
+        return UpstreamRejected("the backend refused the input as invalid or too long", param="input")
+    if answer.status in (401, 403):
+        return UpstreamError(CREDENTIALS)
+    return UpstreamError(f"the backend answered HTTP {answer.status}")
+
+
+def _check_width(reply: Reply, info: ModelInfo) -> None:
+    width = reply.matrix.shape[1]
+    if width != info.dimensions:
+        raise UpstreamError(f"the backend's vectors had {info.dimensions} dimensions and now have {width}")
+
+
+def _assemble(batch: Sequence[Prepared], parts: list[list[int]], replies: list[Reply]) -> Vectors:
+    """One matrix of the parts' replies, and the tokens of each input where the backend counted them."""
+    counts = [item.n_tokens for item in batch]
+    counted = False
+    for part, reply in zip(parts, replies, strict=True):
+        if reply.n_tokens is None or reply.n_tokens < len(part):  # no input has less than one token
+            continue
+        counted = True
+        for i, share in zip(part, share_out(reply.n_tokens, [counts[i] for i in part]), strict=True):
+            counts[i] = share
+    if len(parts) == 1:
+        matrix = replies[0].matrix
+    else:
+        matrix = np.empty((len(batch), replies[0].matrix.shape[1]), dtype=np.float32)
+        for part, reply in zip(parts, replies, strict=True):
+            matrix[part] = reply.matrix
+    return Vectors(matrix, counts if counted else None)

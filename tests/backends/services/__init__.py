@@ -1,0 +1,1 @@
+"""Small real services that speak, or misspeak, what backends speak."""
