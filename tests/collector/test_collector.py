@@ -1,0 +1,394 @@
+"""The collector without a server: the clock, the backend and the loop are this file's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmrs.collector import Batch, ClientGone, Collector, Group
+from llmrs.embeddings import Limits, Prepared, Vectors
+from llmrs.errors import (
+    DeadlineExceeded,
+    EngineError,
+    InternalError,
+    NotReady,
+    QueueFull,
+    ServiceError,
+    UpstreamError,
+    UpstreamRejected,
+)
+
+
+class Bench:
+    """A collector with a clock that is moved by hand and batches that end when told to."""
+
+    def __init__(
+        self, *, batch_size: int = 4, batch_tokens: int = 1000, slots: int = 1, capacity: int = 10
+    ) -> None:
+        self.limits = Limits(batch_size=batch_size, batch_tokens=batch_tokens, slots=slots)
+        self.now = 100.0
+        self.started: list[Batch] = []
+        self.wakes = 0
+        self.answered: list[str] = []
+        self.collector = Collector(
+            self.started.append, self._wake, lambda: self.limits, capacity, clock=lambda: self.now
+        )
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def submit(
+        self,
+        name: str,
+        *texts: int | str,
+        tokens: int = 5,
+        deadline: float = 1e9,
+        abandoned: Callable[[], bool] | None = None,
+        cap: int = 0,
+    ) -> Group:
+        group = self.collector.admit(lambda: self.answered.append(name), deadline, abandoned)
+        self.collector.submit(group, [Prepared(text, tokens) for text in texts], cap)
+        return group
+
+    def payloads(self, batch: Batch) -> list[Any]:
+        return [text.payload for text in batch.prepared]
+
+    def finish(self, index: int = 0) -> list[Any]:
+        """End a running batch: the vector of text x is [x, -x]. Returns its texts."""
+        batch = self.started.pop(index)
+        texts = self.payloads(batch)
+        rows = np.array([[text, -text] for text in texts], np.float32)
+        self.collector.finish(batch, Vectors(rows))
+        return texts
+
+    def fail(self, error: ServiceError, index: int = 0) -> None:
+        self.collector.fail(self.started.pop(index), error)
+
+
+def rows(group: Group) -> list[float]:
+    assert group.done
+    assert group.error is None
+    assert group.matrix is not None
+    assert (group.matrix[:, 1] == -group.matrix[:, 0]).all()
+    return [float(x) for x in group.matrix[:, 0]]
+
+
+def test_nothing_starts_before_the_loop_is_idle() -> None:
+    bench = Bench()
+    bench.submit("a", 1)
+    bench.submit("b", 2)
+    assert not bench.started
+    assert bench.wakes == 2
+    bench.collector.dispatch()
+    assert bench.payloads(bench.started[0]) == [1, 2], "what arrived in the same tick shares the batch"
+
+
+def test_rows_come_back_to_their_requests_in_order() -> None:
+    bench = Bench(batch_size=8)
+    a, b = bench.submit("a", 1, 2, 3), bench.submit("b", 4)
+    bench.collector.dispatch()
+    bench.finish()
+    assert rows(a) == [1, 2, 3]
+    assert rows(b) == [4]
+    assert bench.answered == ["a", "b"]
+    assert bench.collector.waiting == 0
+
+
+def test_a_request_larger_than_a_batch_is_put_together_again() -> None:
+    bench = Bench(batch_size=4)
+    a = bench.submit("a", *range(10))
+    bench.collector.dispatch()
+    sizes = []
+    while bench.started:
+        sizes.append(len(bench.finish()))
+        bench.collector.dispatch()
+    assert sizes == [4, 4, 2]
+    assert rows(a) == list(range(10))
+
+
+def test_no_more_batches_than_slots() -> None:
+    bench = Bench(batch_size=1, slots=2)
+    for name in "abc":
+        bench.submit(name, 1)
+    bench.collector.dispatch()
+    assert len(bench.started) == 2
+    bench.collector.dispatch()
+    assert len(bench.started) == 2
+    bench.finish()
+    assert len(bench.started) == 2, "a full batch waited, so it started at once"
+
+
+def test_without_a_full_batch_waiting_the_loop_is_asked_first() -> None:
+    bench = Bench(batch_size=4)
+    bench.submit("a", 1)
+    bench.collector.dispatch()
+    bench.submit("b", 2)
+    bench.wakes = 0
+    bench.finish()
+    assert not bench.started
+    assert bench.wakes == 1
+
+
+def test_a_batch_holds_no_more_padded_tokens_than_its_budget() -> None:
+    bench = Bench(batch_size=100, batch_tokens=40)
+    bench.submit("a", 1, 2, tokens=10)
+    bench.submit("b", 3, tokens=18)
+    bench.collector.dispatch()
+    assert bench.payloads(bench.started[0]) == [1, 2], "3 x 18 tokens exceed 40"
+    bench.finish()
+    bench.collector.dispatch()
+    assert bench.payloads(bench.started[0]) == [3]
+
+
+def test_a_text_longer_than_the_budget_is_computed_alone() -> None:
+    bench = Bench(batch_tokens=40)
+    a = bench.submit("a", 1, tokens=500)
+    bench.submit("b", 2)
+    bench.collector.dispatch()
+    assert bench.finish() == [1]
+    assert rows(a) == [1]
+
+
+def test_a_small_request_shares_the_next_batch_of_a_large_one() -> None:
+    bench = Bench(batch_size=4)
+    bench.submit("bulk", *range(1000))
+    bench.collector.dispatch()
+    query = bench.submit("query", 7777)
+    bench.finish()
+    bench.collector.dispatch()
+    assert 7777 in bench.payloads(bench.started[0])
+    bench.finish()
+    assert rows(query) == [7777]
+
+
+def test_two_large_requests_share_every_batch() -> None:
+    bench = Bench(batch_size=4)
+    bench.submit("a", *range(100))
+    bench.submit("b", *range(1000, 1100))
+    for _ in range(5):
+        bench.collector.dispatch()
+        assert sum(text >= 1000 for text in bench.finish()) == 2
+
+
+def test_a_request_may_ask_for_smaller_batches() -> None:
+    bench = Bench(batch_size=8)
+    a = bench.submit("a", *range(5), cap=2)
+    bench.submit("b", 100, 101, 102)
+    bench.collector.dispatch()
+    first = bench.finish()
+    assert sum(text < 100 for text in first) == 2
+    assert 100 in first
+    while not a.done:
+        bench.collector.dispatch()
+        assert sum(text < 100 for text in bench.finish()) <= 2
+    assert rows(a) == list(range(5))
+
+
+def test_one_request_more_than_the_capacity_is_refused_with_a_wait() -> None:
+    bench = Bench(capacity=2, batch_size=1)
+    bench.submit("a", 1)
+    bench.submit("b", 2)
+    with pytest.raises(QueueFull) as refusal:
+        bench.submit("c", 3)
+    assert refusal.value.headers == {"Retry-After": "1", "retry-after-ms": "1000"}
+    bench.collector.dispatch()  # a leaves the queue
+    bench.submit("c", 3)
+
+
+def test_the_wait_is_the_backlog_at_the_measured_speed() -> None:
+    bench = Bench(capacity=2, batch_size=10)
+    bench.submit("a", *range(10))
+    bench.collector.dispatch()
+    bench.now += 5.0  # half a second a text
+    bench.finish()
+    bench.submit("b", *range(20))
+    bench.submit("c", *range(10))
+    with pytest.raises(QueueFull) as refusal:
+        bench.submit("d", 1)
+    assert refusal.value.headers["Retry-After"] == "15"
+
+
+def test_a_request_larger_than_the_queue_is_served() -> None:
+    bench = Bench(capacity=1, batch_size=4)
+    a = bench.submit("a", *range(50))
+    while not a.done:
+        bench.collector.dispatch()
+        bench.finish()
+    assert rows(a) == list(range(50))
+
+
+def test_a_request_admitted_but_not_submitted_holds_its_place() -> None:
+    bench = Bench(capacity=1)
+    group = bench.collector.admit(lambda: None, 1e9)
+    with pytest.raises(QueueFull):
+        bench.submit("b", 1)
+    bench.collector.cancel(group)
+    bench.submit("b", 1)
+
+
+def test_an_expired_request_is_answered_and_not_computed() -> None:
+    bench = Bench()
+    a = bench.submit("a", 1, deadline=101.0)
+    b = bench.submit("b", 2, deadline=200.0)
+    bench.now = 101.0
+    bench.collector.dispatch()
+    assert isinstance(a.error, DeadlineExceeded)
+    assert bench.finish() == [2]
+    assert rows(b) == [2]
+    assert bench.answered == ["a", "b"]
+
+
+def test_a_request_whose_client_left_is_not_computed() -> None:
+    bench = Bench()
+    a = bench.submit("a", 1, abandoned=lambda: True)
+    b = bench.submit("b", 2, abandoned=lambda: False)
+    bench.now += 1.0
+    bench.collector.dispatch()
+    assert isinstance(a.error, ClientGone)
+    assert bench.finish() == [2]
+    assert rows(b) == [2]
+
+
+def test_a_fresh_request_is_not_probed() -> None:
+    bench = Bench()
+    probes: list[bool] = []
+
+    def probe() -> bool:
+        probes.append(True)
+        return True
+
+    bench.submit("a", 1, abandoned=probe)
+    bench.collector.dispatch()
+    assert bench.started
+    assert not probes
+
+
+def test_the_rest_of_a_cancelled_request_is_dropped() -> None:
+    bench = Bench(batch_size=4)
+    a = bench.submit("a", *range(100))
+    bench.collector.dispatch()
+    bench.collector.cancel(a)
+    b = bench.submit("b", 555)
+    bench.finish()
+    bench.collector.dispatch()
+    assert bench.finish() == [555]
+    assert rows(b) == [555]
+    assert bench.answered == ["a", "b"]
+    assert bench.collector.waiting == 0
+
+
+def test_one_poison_text_fails_its_request_only() -> None:
+    bench = Bench(batch_size=8)
+    groups = {
+        name: bench.submit(name, *texts) for name, texts in {"a": (1, 2), "b": (3, 13, 4), "c": (5,)}.items()
+    }
+    bench.collector.dispatch()
+    batches = 0
+    while bench.started:
+        batches += 1
+        if 13 in bench.payloads(bench.started[0]):
+            bench.fail(UpstreamRejected("the backend refused an input"))
+        else:
+            bench.finish()
+        bench.collector.dispatch()
+    assert rows(groups["a"]) == [1, 2]
+    assert rows(groups["c"]) == [5]
+    error = groups["b"].error
+    assert isinstance(error, UpstreamRejected)
+    assert error.message == "the backend refused an input (input[1])"
+    assert error.param == "input"
+    assert batches <= 2 * 6
+    assert sorted(bench.answered) == ["a", "b", "c"]
+
+
+def test_an_unreachable_backend_fails_the_batch_without_retries() -> None:
+    bench = Bench(batch_size=8)
+    a, b = bench.submit("a", 1, 2), bench.submit("b", 3)
+    bench.collector.dispatch()
+    bench.fail(UpstreamError("unreachable"))
+    assert isinstance(a.error, UpstreamError)
+    assert isinstance(b.error, UpstreamError)
+    assert a.error is not b.error, "each waiter raises an exception of its own"
+    bench.collector.dispatch()
+    assert not bench.started
+    bench.submit("c", 4)
+    bench.collector.dispatch()
+    assert bench.finish() == [4], "the collector goes on"
+
+
+def test_a_short_answer_is_an_upstream_error() -> None:
+    bench = Bench()
+    a = bench.submit("a", 1, 2)
+    bench.collector.dispatch()
+    bench.collector.finish(bench.started.pop(), Vectors(np.zeros((1, 2), np.float32)))
+    assert isinstance(a.error, UpstreamError)
+
+
+def test_a_width_that_changes_within_a_request_is_an_upstream_error() -> None:
+    bench = Bench(batch_size=1)
+    a = bench.submit("a", 1, 2)
+    bench.collector.dispatch()
+    bench.collector.finish(bench.started.pop(), Vectors(np.zeros((1, 2), np.float32)))
+    bench.collector.finish(bench.started.pop(), Vectors(np.zeros((1, 3), np.float32)))
+    assert isinstance(a.error, UpstreamError)
+
+
+def test_a_batch_is_answered_once() -> None:
+    bench = Bench()
+    a = bench.submit("a", 1)
+    bench.collector.dispatch()
+    batch = bench.started[0]
+    bench.finish()
+    bench.collector.fail(batch, EngineError("late"))
+    assert rows(a) == [1]
+    assert bench.collector.running == 0
+    assert bench.answered == ["a"]
+
+
+def test_a_start_that_raises_answers_its_groups_and_frees_the_slot() -> None:
+    bench = Bench()
+
+    def broken(batch: Batch) -> None:
+        raise ZeroDivisionError
+
+    bench.collector._start = broken
+    a = bench.submit("a", 1)
+    with pytest.raises(ZeroDivisionError):
+        bench.collector.dispatch()
+    assert isinstance(a.error, InternalError)
+    assert bench.collector.running == 0
+
+
+def test_tokens_counted_by_the_backend_replace_the_estimate() -> None:
+    bench = Bench()
+    a, b = bench.submit("a", 1, 2), bench.submit("b", 3)
+    bench.collector.dispatch()
+    bench.collector.finish(bench.started.pop(), Vectors(np.ones((3, 2), np.float32), [7, 8, 9]))
+    assert a.n_tokens == [7, 8]
+    assert b.n_tokens == [9]
+
+
+def test_closing_answers_what_waits_and_what_still_comes() -> None:
+    bench = Bench(batch_size=1)
+    running, waiting = bench.submit("a", 1), bench.submit("b", 2)
+    late = bench.collector.admit(lambda: bench.answered.append("late"), 1e9)
+    bench.collector.dispatch()
+    bench.collector.close(lambda: NotReady("closing", retry_after=1))
+    assert isinstance(waiting.error, NotReady)
+    assert not running.done
+    bench.finish()
+    assert rows(running) == [1]
+    bench.collector.submit(late, [Prepared(1, 1)])
+    assert isinstance(late.error, NotReady)
+    assert bench.answered == ["b", "a", "late"]
+
+
+def test_limits_learned_later_hold_for_the_next_batch() -> None:
+    bench = Bench(batch_size=8)
+    bench.submit("a", *range(8))
+    bench.limits = Limits(batch_size=3, batch_tokens=1000, slots=1)
+    bench.collector.dispatch()
+    assert len(bench.finish()) == 3

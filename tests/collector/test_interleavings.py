@@ -1,0 +1,177 @@
+"""No interleaving of arrivals, batches, failures and departures loses, doubles or swaps a row."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from llmrs.collector import Batch, ClientGone, Collector, Group
+from llmrs.embeddings import Limits, Prepared, Vectors
+from llmrs.errors import (
+    DeadlineExceeded,
+    EngineError,
+    NotReady,
+    QueueFull,
+    UpstreamError,
+)
+
+
+class Request:
+    def __init__(self, texts: list[int], deadline: float) -> None:
+        self.texts = texts
+        self.deadline = deadline
+        self.gone = False
+        self.answers = 0
+        self.group: Group | None = None
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Texts are distinct numbers and the vector of x is [x, x + 0.5]; number 13k is poison."""
+
+    @initialize(
+        batch_size=st.integers(1, 9),
+        batch_tokens=st.integers(1, 60),
+        slots=st.integers(1, 3),
+        capacity=st.integers(1, 6),
+    )
+    def begin(self, batch_size: int, batch_tokens: int, slots: int, capacity: int) -> None:
+        self.limits = Limits(batch_size, batch_tokens, slots)
+        self.capacity = capacity
+        self.now = 0.0
+        self.running: list[Batch] = []
+        self.requests: list[Request] = []
+        self.computed: list[int] = []
+        self.next_text = 1
+        self.woken = False
+        self.closed = False
+        self.collector = Collector(
+            self.running.append, self._wake, lambda: self.limits, capacity, clock=lambda: self.now
+        )
+
+    def _wake(self) -> None:
+        self.woken = True
+
+    @rule(
+        n=st.integers(1, 20),
+        tokens=st.lists(st.integers(1, 30), min_size=20, max_size=20),
+        patience=st.sampled_from([0.5, 3.0, 1e9]),
+        cap=st.sampled_from([0, 0, 1, 3]),
+    )
+    def arrive(self, n: int, tokens: list[int], patience: float, cap: int) -> None:
+        request = Request(list(range(self.next_text, self.next_text + n)), self.now + patience)
+
+        def notify() -> None:
+            request.answers += 1
+
+        try:
+            group = self.collector.admit(notify, request.deadline, lambda: request.gone)
+        except QueueFull:
+            assert self.collector.waiting == self.capacity
+            return
+        self.next_text += n
+        request.group = group
+        self.requests.append(request)
+        self.collector.submit(group, [Prepared(text, tokens[i]) for i, text in enumerate(request.texts)], cap)
+
+    @rule()
+    def idle(self) -> None:
+        if self.woken:
+            self.woken = False
+            self.collector.dispatch()
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        batch = self._one_of(data)
+        texts = [text.payload for text in batch.prepared]
+        if any(text % 13 == 0 for text in texts):
+            self.collector.fail(batch, EngineError("poison"))
+            return
+        self.computed += texts
+        rows = np.array([[text, text + 0.5] for text in texts], np.float32)
+        self.collector.finish(batch, Vectors(rows))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def backend_fails(self, data: st.DataObject) -> None:
+        self.collector.fail(self._one_of(data), UpstreamError("down"))
+
+    def _one_of(self, data: st.DataObject) -> Batch:
+        return self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+
+    @rule(seconds=st.sampled_from([0.001, 0.1, 1.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), explicitly=st.booleans())
+    def client_leaves(self, data: st.DataObject, explicitly: bool) -> None:
+        request = data.draw(st.sampled_from(self.requests))
+        request.gone = True
+        if explicitly:
+            assert request.group is not None
+            self.collector.cancel(request.group)
+
+    @rule()
+    def close(self) -> None:
+        if self.next_text > 60:
+            self.closed = True
+            self.collector.close(lambda: NotReady("closing"))
+
+    @invariant()
+    def nobody_is_answered_twice_or_wrongly(self) -> None:
+        for request in getattr(self, "requests", []):
+            group = request.group
+            assert group is not None
+            assert request.answers == int(group.done)
+            if group.done and group.error is None:
+                assert group.matrix is not None
+                assert group.matrix.tolist() == [[text, text + 0.5] for text in request.texts]
+            if isinstance(group.error, EngineError):
+                assert any(text % 13 == 0 for text in request.texts)
+            if isinstance(group.error, DeadlineExceeded):
+                assert self.now >= request.deadline
+            if isinstance(group.error, ClientGone):
+                assert request.gone
+
+    @invariant()
+    def bounds_hold(self) -> None:
+        if not hasattr(self, "running"):
+            return
+        assert len(self.running) == self.collector.running <= self.limits.slots
+        assert 0 <= self.collector.waiting <= self.capacity
+        for batch in self.running:
+            texts = batch.prepared
+            assert 1 <= len(texts) <= self.limits.batch_size
+            padded = len(texts) * max(text.n_tokens for text in texts)
+            assert len(texts) == 1 or padded <= self.limits.batch_tokens
+
+    def teardown(self) -> None:
+        """Left alone, the collector answers everyone, computes no text twice, and is empty."""
+        if not hasattr(self, "running"):
+            return
+        for _ in range(10_000):
+            if self.running:
+                batch = self.running.pop()
+                texts = [text.payload for text in batch.prepared]
+                if any(text % 13 == 0 for text in texts):
+                    self.collector.fail(batch, EngineError("poison"))
+                else:
+                    self.computed += texts
+                    rows = np.array([[text, text + 0.5] for text in texts], np.float32)
+                    self.collector.finish(batch, Vectors(rows))
+            elif self.woken:
+                self.woken = False
+                self.collector.dispatch()
+            else:
+                break
+        assert all(request.answers == 1 for request in self.requests)
+        self.nobody_is_answered_twice_or_wrongly()
+        assert len(self.computed) == len(set(self.computed))
+        assert self.collector.waiting == self.collector.running == 0
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
