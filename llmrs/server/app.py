@@ -1,0 +1,169 @@
+"""The composition root: the one place where backend, collector, keys and routes are put together.
+
+`create_app` is pure: it gets all it needs and reads nothing. `get_app` reads the configuration,
+loads the model and is what gunicorn calls in its worker, after the fork and after patching.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import falcon
+
+from llmrs import wire
+from llmrs.backends import open_backend
+from llmrs.backends.base import Backend
+from llmrs.config import Config, load
+from llmrs.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelError,
+    ServiceError,
+    StartupError,
+    UnknownUrl,
+)
+from llmrs.server.auth import ApiKeys, load_keys
+from llmrs.server.body import CLOSE
+from llmrs.server.native import NativeThreads
+from llmrs.server.resources import Embed, Health, Models, OpenAIEmbeddings, Registry
+from llmrs.server.serving import ServedModel
+
+log = logging.getLogger("llmrs.server")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Application:
+    """The WSGI application with what has to be told about the process and released at its end.
+
+    Attributes:
+        draining: whether the process has been asked to end; the server sets what to ask.
+    """
+
+    def __init__(self, backends: Sequence[Backend], config: Config, keys: ApiKeys) -> None:
+        self.draining: Callable[[], bool] = lambda: False
+        self._threads = NativeThreads(1)
+        self.models = [
+            ServedModel(backend, config, self._threads, lambda: self.draining()) for backend in backends
+        ]
+        self._falcon = self._routes(Registry(self.models), config, keys)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        # gunicorn's start_response is a method of its response, which can be told to close.
+        environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
+        return self._falcon(environ, start_response)
+
+    def watch_backends(self) -> None:
+        """Learn what the backends are, and keep watching how they are."""
+        for model in self.models:
+            model.health.watch()
+
+    def close(self) -> None:
+        """Answer what waits, stop the threads, release the backends."""
+        for model in self.models:
+            model.close()
+        self._threads.close()
+
+    def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
+        app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys)])
+        app.req_options.strip_url_path_trailing_slash = True
+        embeddings = OpenAIEmbeddings(registry, config, self._threads)
+        models = Models(registry)
+        health = Health(registry, config, lambda: self.draining())
+        app.add_route("/v1/embeddings", embeddings)
+        app.add_route("/embeddings", embeddings)
+        app.add_route("/embed", Embed(registry, config, self._threads))
+        app.add_route("/v1/models", models)
+        app.add_route("/v1/models/{name:path}", models, suffix="one")
+        app.add_route("/health", health)
+        app.add_route("/readyz", health)
+        app.add_route("/livez", health, suffix="live")
+        # Falcon takes the handler added last first: the specific ones come after the general one.
+        app.add_error_handler(Exception, _answer_bug)
+        app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
+        app.add_error_handler(ServiceError, _answer_error)
+        return app
+
+
+def create_app(backends: Sequence[Backend], config: Config, keys: ApiKeys | None = None) -> Application:
+    """The application that serves these backends, the first of them as the default model."""
+    return Application(backends, config, keys or ApiKeys(()))
+
+
+def get_app(config: Config | None = None) -> Application:
+    """The application that the configuration describes, its model loaded and warm.
+
+    A StartupError ends the process with one line in the log and exit code 3, whatever its own: it is
+    the code with which gunicorn's master ends, too, instead of starting the worker again and again.
+    """
+    try:
+        config = config or load()
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        began = time.monotonic()
+        app = create_app([open_backend(config)], config, load_keys(config))
+    except StartupError as error:
+        log.critical("%s", error)
+        raise SystemExit(ModelError.exit_code) from None
+    app.watch_backends()
+    model = app.models[0]
+    log.info(
+        "model %s (%s, %s dimensions) ready after %.1f s",
+        model.name, model.backend.kind, model.info.dimensions, time.monotonic() - began,
+    )  # fmt: skip
+    return app
+
+
+class _Envelope:
+    """What every request gets whatever becomes of it: an arrival time, an id, the key check."""
+
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.arrived = time.monotonic()
+        req.context.timings = ""
+        self._keys.check(req.path, req.get_header("Authorization"))
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        theirs = req.get_header("X-Request-Id") or ""
+        resp.set_header("x-request-id", theirs if REQUEST_ID.fullmatch(theirs) else uuid4().hex)
+        total = f"total;dur={(time.monotonic() - req.context.arrived) * 1e3:.2f}"
+        timings = req.context.timings
+        resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)
+
+
+def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+    assert isinstance(error, ServiceError)
+    resp.status = falcon.code_to_http_status(error.status)
+    resp.data = wire.encode_error(error)
+    resp.content_type = falcon.MEDIA_JSON
+    resp.set_headers(error.headers)
+
+
+def _answer_falcon_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+    """Falcon's own errors: no route, a wrong method, a header that cannot be read."""
+    assert isinstance(error, falcon.HTTPError)
+    known: ServiceError
+    if isinstance(error, falcon.HTTPNotFound):
+        known = UnknownUrl("there is nothing at this path; embeddings are at POST /v1/embeddings")
+    elif isinstance(error, falcon.HTTPMethodNotAllowed):
+        known = MethodNotAllowed("this path does not take that method; see the Allow header")
+        known.headers = dict(error.headers or {})
+    else:
+        known = InvalidRequest("the request could not be understood")
+        known.status = error.status_code
+    _answer_error(req, resp, known, params)
+
+
+def _answer_bug(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+    log.error("unexpected error while answering %s %s", req.method, req.path, exc_info=error)
+    _answer_error(req, resp, InternalError("the server made a mistake; its log has the details"), params)

@@ -1,0 +1,75 @@
+"""Whether a model's backend can answer, known without asking it at request time.
+
+An HTTP backend is watched twice: passively, by the outcome of real batches, and actively, by a
+probe that never queues behind work. The probe runs more often while the backend is down, so that
+recovery is noticed within about a second. A local model is healthy once it is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import gevent
+
+from llmrs.backends.base import Backend
+from llmrs.errors import RetryableError, ServiceError, UpstreamRejected
+
+log = logging.getLogger("llmrs.server")
+
+PROBE_SECONDS = 5.0
+RECOVERY_PROBE_SECONDS = 1.0
+PROBE_TIMEOUT = 3.0
+FRESH_SECONDS = 4.0
+"""A real answer this recent makes a probe superfluous."""
+
+
+class Health:
+    """The last known state of one backend. `reason` is None while it is well."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._answered_at = float("-inf")
+        self.reason: str | None = None
+
+    def watch(self) -> None:
+        """Probe once now, and from then on in a greenlet of its own."""
+        if self._backend.waits_on == "network":
+            self._probe()
+            gevent.spawn(self._watch)
+
+    def note(self, error: ServiceError | None) -> None:
+        """Take the outcome of a real batch into account.
+
+        An input the backend refuses, or a backend that is merely busy, is a healthy backend.
+        """
+        if error is None or isinstance(error, (UpstreamRejected, RetryableError)):
+            self._answered_at = time.monotonic()
+            self._set(None)
+        else:
+            self._answered_at = float("-inf")  # let the next probe decide
+
+    def _watch(self) -> None:
+        while True:
+            gevent.sleep(PROBE_SECONDS if self.reason is None else RECOVERY_PROBE_SECONDS)
+            if time.monotonic() - self._answered_at > FRESH_SECONDS:
+                self._probe()
+
+    def _probe(self) -> None:
+        try:
+            with gevent.Timeout(PROBE_TIMEOUT + 1, TimeoutError("the backend did not answer a probe")):
+                self._backend.check(timeout=PROBE_TIMEOUT)
+        except (ServiceError, TimeoutError) as error:
+            self._set(str(error))
+        except Exception:
+            log.exception("the probe of a backend failed unexpectedly")
+            self._set("the probe failed")
+        else:
+            self._set(None)
+
+    def _set(self, reason: str | None) -> None:
+        if reason is not None and self.reason is None:
+            log.warning("backend down: %s", reason)
+        elif reason is None and self.reason is not None:
+            log.info("backend up again")
+        self.reason = reason

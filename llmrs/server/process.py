@@ -1,0 +1,131 @@
+"""The server process: gunicorn's settings, its hooks, and how `llmrs serve` runs it.
+
+Imported by gunicorn's master, before the fork and before gevent patches the worker, so nothing
+here may import gevent, falcon, requests, ssl users or an engine: `load` does, in the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from llmrs.backends import check_type, needs_download
+from llmrs.config import Config
+
+log = logging.getLogger("llmrs.server")
+
+EXAMPLE = (
+    """curl -s {url}/v1/embeddings -H 'Content-Type: application/json' -d '{{"input": "Hello, world"}}'"""
+)
+
+
+def gunicorn_settings(config: Config) -> dict[str, Any]:
+    """gunicorn's settings for this configuration, in gunicorn's own names.
+
+    Raises:
+        ConfigError: there is no backend of the configured type.
+    """
+    check_type(config)
+    return {
+        "bind": config.bind,
+        "worker_class": config.worker_class,
+        # One process holds the model and batches for everyone: a second one would split the
+        # batches and hold the weights twice. (`workers` of llmrs means batches in flight.)
+        "workers": 1,
+        "worker_connections": config.worker_connections,
+        "keepalive": config.keepalive,
+        # The worker sends no heartbeat while it loads its model.
+        "timeout": 120,
+        "graceful_timeout": config.graceful_timeout,
+        # A replacement worker starts after the old one has stopped listening: no recycling.
+        "max_requests": 0,
+        # Native inference threads do not survive a fork.
+        "preload_app": False,
+        # The heartbeat file must not wait for a disk.
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+        # gunicorn's access log costs 30 us a request, more than our own whole path.
+        "accesslog": None,
+        "loglevel": config.log_level,
+        "logger_class": f"llmrs.server.logs.{'Json' if config.log_format == 'json' else 'Text'}Logger",
+        # It wants a writable home directory, which a container need not have.
+        "control_socket_disable": True,
+        "proc_name": "llmrs",
+        "on_starting": lambda server: _fetch_model(config),
+        "post_worker_init": _worker_ready,
+        "worker_exit": _worker_exit,
+    }
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn around a configuration that is already loaded."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._settings = gunicorn_settings(config)
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        from llmrs.server.app import get_app
+
+        return get_app(self._config)
+
+
+def serve(config: Config) -> int:
+    """Run the server until it is told to stop; returns the exit code of the process.
+
+    Raises:
+        ConfigError: before anything is started.
+    """
+    server = Server(config)
+    try:
+        server.run()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def _fetch_model(config: Config) -> None:
+    """Before the port opens: fetch a local model that is not on this machine yet.
+
+    In a process of its own: downloading takes longer than gunicorn waits for a worker, and the
+    HTTP client it loads must not be in a process that gevent patches later.
+    """
+    if not needs_download(config):
+        return
+    command = [sys.executable, "-m", "llmrs", "fetch", "--config", os.devnull, config.model_path]
+    code = subprocess.call([*command, *(["--offline"] if config.offline else [])])
+    if code:
+        raise SystemExit(code)
+
+
+def _worker_ready(worker: Any) -> None:
+    """The model is loaded: say so, with a line that can be pasted into a shell."""
+    app = worker.wsgi
+    app.draining = lambda: not worker.alive
+    for listener in worker.sockets:
+        log.info("ready; try: %s", _example(listener.getsockname()))
+
+
+def _example(address: Any) -> str:
+    if isinstance(address, (str, bytes)):
+        path = address.decode() if isinstance(address, bytes) else address
+        return EXAMPLE.format(url=f"--unix-socket {path} http://localhost")
+    host, port = address[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return EXAMPLE.format(url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
+def _worker_exit(server: Any, worker: Any) -> None:
+    app = getattr(worker, "wsgi", None)
+    if app is not None:
+        app.close()

@@ -1,0 +1,211 @@
+"""The routes. Each responder is a straight walk: body, request, model, vectors, bytes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import falcon
+
+from llmrs import wire
+from llmrs.config import Config
+from llmrs.errors import ModelNotFound, NotReady
+from llmrs.server.body import read_json_body
+from llmrs.server.native import NativeThreads
+from llmrs.server.serving import Answer, ServedModel
+
+CREATED = 1735689600
+"""`created` of every model: constant, because clients may compare listings. 2025-01-01 UTC."""
+
+INLINE_WRITE_SECONDS = 0.001
+SECONDS_PER_NUMBER = 8e-9
+SECONDS_PER_BASE64_NUMBER = 1e-9
+"""Writing a response body takes about this long per number (bench/bench_wire.py, AVX2 kernels); a
+body that takes over a millisecond is written beside the hub."""
+
+
+class Registry:
+    """The served models by name and alias. The first is the default."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self.models = tuple(models)
+
+    def get(self, name: str | None) -> ServedModel:
+        """The model of that name or alias; the default one for None.
+
+        Raises:
+            ModelNotFound: the message lists what is served.
+        """
+        if name is None:
+            return self.models[0]
+        for model in self.models:
+            if name in model.names:
+                return model
+        served = ", ".join(model.name for model in self.models)
+        raise ModelNotFound(f"that model is not served here; served: {served}", param="model")
+
+
+class _EmbeddingRoute:
+    """What the embedding routes share: reading, computing, telling about it, writing."""
+
+    def __init__(self, registry: Registry, config: Config, threads: NativeThreads) -> None:
+        self._registry = registry
+        self._config = config
+        self._threads = threads
+        self._limits = wire.RequestLimits(
+            max_inputs=config.max_client_batch_size, empty_input=config.empty_input
+        )
+
+    def _body(self, req: falcon.Request) -> bytes:
+        return read_json_body(req, self._config.payload_limit)
+
+    def _embed(
+        self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest
+    ) -> tuple[ServedModel, Answer]:
+        model = self._registry.get(request.model)
+        deadline = req.context.arrived + self._config.request_timeout
+        answer = model.embed(request, deadline, _probe(req.env))
+        if answer.truncated:
+            resp.set_header("x-truncated-inputs", str(answer.truncated))
+        req.context.timings = (
+            f"queue;dur={answer.queue_seconds * 1e3:.2f}, tokenize;dur={answer.tokenize_seconds * 1e3:.2f}, "
+            f"inference;dur={answer.inference_seconds * 1e3:.2f}"
+        )
+        return model, answer
+
+    def _write(self, write: Callable[[], bytes], numbers: int, base64: bool = False) -> bytes:
+        seconds = numbers * (SECONDS_PER_BASE64_NUMBER if base64 else SECONDS_PER_NUMBER)
+        return write() if seconds < INLINE_WRITE_SECONDS else self._threads.run(write)
+
+    def _normalize(self, asked: bool | None) -> bool:
+        return self._config.normalize_embeddings if asked is None else asked
+
+
+class OpenAIEmbeddings(_EmbeddingRoute):
+    """`POST /v1/embeddings` and `/embeddings`."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        request = wire.parse_openai(self._body(req), self._limits, self._registry.get)
+        model, answer = self._embed(req, resp, request)
+        write = partial(
+            wire.encode_openai,
+            answer.matrix,
+            dimensions=request.dimensions,
+            normalize=self._normalize(request.normalize),
+            base64=request.base64,
+            model=model.name,
+            n_tokens=answer.n_tokens,
+        )
+        resp.data = self._write(write, answer.matrix.size, request.base64)
+
+
+class Embed(_EmbeddingRoute):
+    """`POST /embed`: the legacy form (`texts`) and TEI's (`inputs`)."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        request = wire.parse_embed(self._body(req), self._limits)
+        model, answer = self._embed(req, resp, request)
+        encode: Callable[..., bytes] = wire.encode_tei
+        if request.form == "legacy":
+            encode = partial(wire.encode_legacy, model=model.name)
+        write = partial(
+            encode,
+            answer.matrix,
+            dimensions=request.dimensions,
+            normalize=self._normalize(request.normalize),
+        )
+        resp.data = self._write(write, answer.matrix.size)
+
+
+class Models:
+    """`GET /v1/models` and `/v1/models/{id}`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        entries = [_describe(model) for model in self._registry.models]
+        resp.data = wire.encode_json({"object": "list", "data": entries})
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        resp.data = wire.encode_json(_describe(self._registry.get(name)))
+
+    on_head = on_get
+    on_head_one = on_get_one
+
+
+class Health:
+    """`GET /health`, `/readyz` and `/livez`: answered from what is known, never queued."""
+
+    def __init__(self, registry: Registry, config: Config, draining: Callable[[], bool]) -> None:
+        self._registry = registry
+        self._config = config
+        self._draining = draining
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        model = self._registry.models[0]
+        urls = self._config.backend_url if self._config.uses_http_backend else ()
+        state: dict[str, Any] = {
+            "status": "ok",
+            "backend_url": urls[0] if urls else None,
+            "model_name": model.name,
+            "backend": model.backend.kind,
+            "waiting_requests": model.collector.waiting,
+            "running_batches": model.collector.running,
+        }
+        reason = self._not_ready()
+        if reason is not None:
+            # The body also has the shape of every other error, for clients that look there.
+            error = NotReady(reason, retry_after=1)
+            state |= {"status": "unavailable", "reason": reason, **wire.error_object(error)}
+            resp.status = falcon.HTTP_503
+            resp.set_headers(error.headers)
+        resp.data = wire.encode_json(state)
+
+    def on_get_live(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data = wire.encode_json({"status": "ok"})
+
+    on_head = on_get
+    on_head_live = on_get_live
+
+    def _not_ready(self) -> str | None:
+        if self._draining():
+            return "the server is shutting down"
+        return next((m.health.reason for m in self._registry.models if m.health.reason), None)
+
+
+def _describe(model: ServedModel) -> dict[str, Any]:
+    info = model.info
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "llmrs",
+        "dimensions": info.dimensions,
+        "max_input_tokens": info.max_input_tokens,
+        "normalized": info.normalized,
+        "backend": model.backend.kind,
+        "aliases": list(model.names[1:]),
+    }
+
+
+def _probe(environ: dict[str, Any]) -> Callable[[], bool] | None:
+    """Tells whether the client has closed its connection, by a peek of a microsecond.
+
+    `_sock` is the plain socket below gevent's: on gevent's own, a recv would wait.
+    """
+    connection = getattr(environ.get("gunicorn.socket"), "_sock", None)
+    if connection is None:
+        return None
+
+    def gone() -> bool:
+        try:
+            return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
+        except BlockingIOError:
+            return False  # nothing to read: it waits for our answer
+        except OSError:
+            return True
+
+    return gone

@@ -1,0 +1,239 @@
+"""From a parsed request to its vectors: the part of the walk that every model shares.
+
+A `ServedModel` joins one backend with its collector and the threads or greenlets its batches run
+on. It checks what only the model can judge (width, tokens), waits for the rows under the
+request's deadline, and never leaves anything behind in the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from llmrs.backends.base import Backend
+from llmrs.collector import Batch, Collector, Group
+from llmrs.config import Config
+from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Vectors
+from llmrs.errors import (
+    DeadlineExceeded,
+    EngineError,
+    InternalError,
+    InvalidRequest,
+    NotReady,
+    ServiceError,
+    TooManyTokens,
+    UpstreamError,
+)
+from llmrs.server.health import Health
+from llmrs.server.native import IdleCall, NativeThreads
+from llmrs.server.token_ids import translator
+from llmrs.wire import EmbeddingRequest
+
+log = logging.getLogger("llmrs.server")
+
+INLINE_CHARACTERS = 2000
+"""Texts of this many characters together are tokenized on the hub, in about half a millisecond;
+more go to a native thread, because nothing may hold the hub for longer than a millisecond."""
+
+
+class Answer(NamedTuple):
+    """The vectors of one request and what the response says about them.
+
+    `matrix` is float32 [inputs, width of the model], not cut and not normalized yet; times are in
+    seconds.
+    """
+
+    matrix: Matrix
+    n_tokens: int
+    truncated: int
+    tokenize_seconds: float
+    queue_seconds: float
+    inference_seconds: float
+
+
+class ServedModel:
+    """One model under its name and aliases.
+
+    Args:
+        threads: native threads for work that is too long for the hub (tokenizing, writing).
+        draining: tells whether the process has been asked to end.
+    """
+
+    def __init__(
+        self, backend: Backend, config: Config, threads: NativeThreads, draining: Callable[[], bool]
+    ) -> None:
+        self.backend = backend
+        self.health = Health(backend)
+        self._config = config
+        self._threads = threads
+        self._draining = draining
+        self._aliases = config.model_aliases
+        self._idle = IdleCall(lambda: self.collector.dispatch())
+        self.collector = Collector(
+            self._runner(), self._idle.ask, lambda: backend.limits, config.queue_capacity
+        )
+        forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
+        self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
+
+    @property
+    def name(self) -> str:
+        """The name it is served under; without MODEL_NAME, the model's own."""
+        return self._config.model_name or self.info.name or "default"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, then its aliases."""
+        return (self.name, *self._aliases)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.backend.info
+
+    def embed(
+        self, request: EmbeddingRequest, deadline: float, abandoned: Callable[[], bool] | None = None
+    ) -> Answer:
+        """The vectors of a request, in the order of its inputs.
+
+        `deadline` is a reading of time.monotonic(); `abandoned` tells whether the client is gone.
+
+        Raises:
+            ServiceError: any of its subclasses, as API errors.
+        """
+        self.check_dimensions(request.dimensions, self.info.dimensions)
+        if self._draining():
+            raise NotReady("the server is shutting down", retry_after=1)
+        inputs = self._translate_ids(request.inputs)
+        done = Event()
+        group = self.collector.admit(done.set, deadline, abandoned)
+        try:
+            began = time.monotonic()
+            prepared = self._prepare(inputs, request)
+            prepared_at = time.monotonic()
+            self.collector.submit(group, prepared, request.batch_size or 0)
+            done.wait(max(0.0, deadline - prepared_at))
+            matrix = _rows_of(group)
+        finally:
+            self.collector.cancel(group)
+        self.check_dimensions(request.dimensions, matrix.shape[1])
+        return Answer(
+            matrix,
+            sum(group.n_tokens),
+            sum(text.truncated for text in prepared),
+            prepared_at - began,
+            group.started_at - group.queued_at,
+            group.finished_at - group.started_at,
+        )
+
+    def check_dimensions(self, wanted: int | None, native: int | None) -> None:
+        """Raise InvalidRequest unless vectors of the model may be cut to the wanted width.
+
+        Cutting a vector whose model was not trained for it gives a worse vector without a sign of
+        it, so that must have been allowed by whoever runs the server.
+        """
+        if wanted is None or native is None or wanted == native:
+            return
+        declared = self.info.matryoshka
+        if wanted > native:
+            reason = f"at most {native}"
+        elif declared and wanted not in declared:
+            reason = f"one of {', '.join(map(str, (*declared, native)))}"
+        elif not declared and not self._config.allow_any_dimensions:
+            reason = (
+                f"{native}, because the model declares no smaller sizes (allow_any_dimensions lifts that)"
+            )
+        else:
+            return
+        raise InvalidRequest(f"dimensions must be {reason}", param="dimensions")
+
+    def close(self) -> None:
+        """Answer what waits and release the backend."""
+        self.collector.close(lambda: NotReady("the server is shutting down", retry_after=1))
+        self.backend.close()
+
+    # -- before the queue ---------------------------------------------------------------------
+
+    def _prepare(self, inputs: list[Input], request: EmbeddingRequest) -> list[Prepared]:
+        prepare = partial(
+            self.backend.prepare, inputs, truncate=request.truncate, prompt=self._prompt(request)
+        )
+        long = self.backend.waits_on == "cpu" and sum(map(len, inputs)) > INLINE_CHARACTERS
+        prepared = self._threads.run(prepare) if long else prepare()
+        total = sum(text.n_tokens for text in prepared)
+        if total > self._config.max_request_tokens:
+            raise TooManyTokens(
+                f"the inputs have {total} tokens together, at most {self._config.max_request_tokens} "
+                "are allowed in one request",
+                param="input",
+            )
+        return prepared
+
+    def _prompt(self, request: EmbeddingRequest) -> str:
+        """The model's own prompt for what the caller says the texts are; none if it has none."""
+        prompts = self.info.prompts
+        if request.prompt_name is None:
+            return prompts.get(request.input_type or "", "")
+        if request.prompt_name not in prompts:
+            raise InvalidRequest("the model has no prompt of that name", param="prompt_name")
+        return prompts[request.prompt_name]
+
+    # -- running batches ----------------------------------------------------------------------
+
+    def _runner(self) -> Callable[[Batch], None]:
+        """How batches run: computing on native threads, waiting for a network in greenlets."""
+        if self.backend.waits_on == "network":
+            return lambda batch: gevent.spawn(self._call, batch) and None
+        engine = NativeThreads(self.backend.limits.slots)
+
+        def start(batch: Batch) -> None:
+            timeout = batch.deadline - time.monotonic()
+            engine.submit(
+                partial(self.backend.embed, batch.prepared, timeout=timeout), partial(self._done, batch)
+            )
+
+        return start
+
+    def _call(self, batch: Batch) -> None:
+        timeout = max(0.001, batch.deadline - time.monotonic())
+        expired = DeadlineExceeded("the backend did not answer in time")
+        try:
+            # A little later than the backend's own deadline, which gives the better message.
+            with gevent.Timeout(timeout + 0.1, expired):
+                vectors = self.backend.embed(batch.prepared, timeout=timeout)
+        except Exception as error:
+            self._done(batch, None, error)
+        else:
+            self._done(batch, vectors, None)
+
+    def _done(self, batch: Batch, vectors: Vectors | None, error: BaseException | None) -> None:
+        if vectors is not None:
+            self.health.note(None)
+            self.collector.finish(batch, vectors)
+            return
+        known = self._as_service_error(error)
+        self.health.note(known)
+        self.collector.fail(batch, known)
+
+    def _as_service_error(self, error: BaseException | None) -> ServiceError:
+        if isinstance(error, ServiceError):
+            if isinstance(error, UpstreamError):
+                log.warning("a batch failed: %s", error)
+            return error
+        log.error("a batch failed unexpectedly", exc_info=error)
+        if self.backend.waits_on == "cpu":
+            return EngineError("the model could not compute a vector")
+        return InternalError("the backend could not be asked")
+
+
+def _rows_of(group: Group) -> Matrix:
+    """The matrix of an answered group, or the reason why there is none."""
+    if group.error is not None:
+        raise group.error
+    if not group.done or group.matrix is None:
+        raise DeadlineExceeded("the request took longer than request_timeout allows")
+    return group.matrix
