@@ -15,6 +15,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -222,15 +223,15 @@ class Collector:
     def finish(self, batch: Batch, vectors: Vectors) -> None:
         """Hand the rows of a batch to their groups.
 
-        With a full batch waiting, the next one starts first, so that the engine computes while
-        the answers are written; with less, it is better to answer and see who comes back.
+        With an efficient batch waiting, the next one starts first, so that the engine computes
+        while the answers are written; with less, it is better to answer and see who comes back.
         """
         if len(vectors.matrix) != len(batch):
             self.fail(batch, UpstreamError("the backend gave another number of vectors than texts"))
             return
         if not self._release(batch):
             return
-        if self._full_batch_waits():
+        if self._efficient_batch_waits():
             self.dispatch()
         row = 0
         for span in batch.spans:
@@ -371,11 +372,13 @@ class Collector:
         if (self._queue or self._retries) and self.running < self._limits().slots:
             self._wake()
 
-    def _full_batch_waits(self) -> bool:
-        need = self._limits().batch_size
+    def _efficient_batch_waits(self) -> bool:
+        limits = self._limits()
+        texts, tokens = limits.batch_size, limits.efficient_tokens or sys.maxsize
         for group in self._queue:
-            need -= len(group.prepared) - group.next
-            if need <= 0:
+            texts -= len(group.prepared) - group.next
+            tokens -= sum(group.n_tokens[group.next :])
+            if texts <= 0 or tokens <= 0:
                 return True
         return False
 

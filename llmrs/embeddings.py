@@ -72,8 +72,17 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call of `Backend.embed` may carry, and how many may run at once."""
+    """What one call of `Backend.embed` may carry, and how many may run at once.
+
+    Attributes:
+        batch_size: most texts.
+        batch_tokens: most tokens, padding included.
+        slots: calls at the same time.
+        efficient_tokens: a batch of so many tokens costs no more per token than a larger one, so
+            that it is not worth waiting for company; None where only a full batch is.
+    """
 
     batch_size: int
     batch_tokens: int
     slots: int
+    efficient_tokens: int | None = None

@@ -18,6 +18,9 @@ from llmrs.models.folder import read_folder
 from llmrs.models.resolve import DEFAULT_MODEL, model_name, resolve
 from llmrs.models.tokenize import ModelTokenizer
 
+EFFICIENT_TOKENS = 512
+"""Tokens of a batch that computes within a few percent of the engine's best rate, see models/plan.py."""
+
 
 class LocalBackend(Backend):
     """A model computed in this process.
@@ -67,7 +70,7 @@ class LocalBackend(Backend):
         self._engine: Engine | None = Engine(folder, dtype=dtype, threads=threads, streams=slots)
         self.precision = self._engine.precision
         # Every text fits a batch, also where the model takes longer ones than a batch may carry.
-        self._limits = Limits(batch_size, max(batch_tokens, folder.max_tokens), slots)
+        self._limits = Limits(batch_size, max(batch_tokens, folder.max_tokens), slots, EFFICIENT_TOKENS)
         self._info = ModelInfo(
             name=model_name(model),
             dimensions=folder.dimensions,

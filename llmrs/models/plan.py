@@ -1,9 +1,13 @@
 """Which texts go through the model together, and in which shape. Pure arithmetic.
 
-A batch of texts of mixed lengths is cut into sub-batches of similar lengths: padding costs as much
-as text, and on a CPU a sub-batch of a few hundred tokens is as fast per token as a large one. Both
-sides of a shape come from a short list, because every new shape costs the engine 3 to 10 ms and
-about 1 MB the first time: with the sizes below there are at most about a hundred of them.
+A batch of texts of mixed lengths is cut into runs of similar lengths: padding costs as much as
+text, and a run of a few hundred tokens is as fast per token as a larger one. With all-MiniLM-L6-v2
+on two cores that makes 1.4 to 2 times the tokens/s of one padded run (32 texts of 8 to 64, of 4
+to 128, or 16 of 16 to 256 tokens), and the same where all texts are equally long.
+
+Both sides of a shape come from short lists, because every new shape costs the engine 2 to 10 ms the
+first time, and memory for good: 512 shapes of up to 4,096 tokens took 900 MB, the 72 shapes that a
+256-token model has below take 15 MB.
 """
 
 from __future__ import annotations

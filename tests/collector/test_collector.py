@@ -121,6 +121,20 @@ def test_no_more_batches_than_slots() -> None:
     assert len(bench.started) == 2, "a full batch waited, so it started at once"
 
 
+def test_a_batch_with_enough_tokens_starts_before_the_answers_are_written() -> None:
+    bench = Bench(batch_size=10)
+    bench.limits = Limits(batch_size=10, batch_tokens=1000, slots=1, efficient_tokens=12)
+    bench.submit("a", 1)
+    bench.collector.dispatch()
+    bench.submit("b", 2, 3, tokens=5)
+    bench.finish()
+    assert not bench.started, "10 tokens are too few"
+    bench.collector.dispatch()
+    bench.submit("c", 4, 5, 6, tokens=5)
+    bench.finish()
+    assert bench.payloads(bench.started[0]) == [4, 5, 6]
+
+
 def test_without_a_full_batch_waiting_the_loop_is_asked_first() -> None:
     bench = Bench(batch_size=4)
     bench.submit("a", 1)

@@ -1,0 +1,218 @@
+"""The documentation is true: what it lists exists, what exists is listed, its commands run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import falcon.inspect
+import pytest
+
+from llmrs import errors
+from llmrs.backends.protocols import TEI, Embed, Ollama, OpenAI
+from llmrs.config import OPTIONS, load, reference_table
+from llmrs.flags import COMMANDS
+from llmrs.server.app import create_app
+from tests.engines import FakeBackend
+from tests.processes import ROOT, Server, clean_environment, llmrs, run
+
+READMES = ["README.md", "README-ZH.md"]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+ADDRESS = "http://127.0.0.1:3000"
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return [body for found, body in BLOCK.findall(text(name)) if found == language]
+
+
+def curl_commands(name: str) -> Iterator[str]:
+    """Every curl command of a document, continuation lines joined."""
+    for block in blocks(name, "bash"):
+        for command in block.replace("\\\n", " ").splitlines():
+            if command.lstrip().startswith("curl"):
+                yield command.strip()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    """A server whose address the documents' examples are pointed at; they come from any folder."""
+    with llmrs() as server:
+        yield server
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_curl_line_works(readme: str, running: Server) -> None:
+    commands = list(curl_commands(readme))
+    assert len(commands) >= 9
+    for command in commands:
+        ours = command.replace(ADDRESS, running.url)
+        assert ours != command
+        done = subprocess.run(
+            ["bash", "-c", f"{ours} --fail-with-body"], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_python_example_works(readme: str, running: Server, tmp_path: Path) -> None:
+    examples = blocks(readme, "python")
+    assert len(examples) >= 2
+    outputs = []
+    for example in examples:
+        script = tmp_path / "example.py"
+        script.write_text(example.replace(ADDRESS, running.url), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, timeout=60, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout.strip())
+    assert outputs == ["2 384 7", "(2, 384)"]
+
+
+def test_the_line_the_server_prints_is_the_readmes(running: Server) -> None:
+    printed = next(line for line in running.log.splitlines() if "ready; try: " in line).split("try: ")[1]
+    assert printed.replace(running.url, ADDRESS) in text("README.md")
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_backend_example_is_a_valid_configuration(readme: str) -> None:
+    examples = [
+        line.split("#")[0].split()
+        for block in blocks(readme, "bash")
+        for line in block.splitlines()
+        if re.match(r"[A-Z_]+=\S+ .*\bllmrs\b", line)
+    ]
+    assert len(examples) >= 7
+    for *settings, command in examples:
+        assert command == "llmrs"
+        environ = dict(setting.split("=", 1) for setting in settings)
+        assert load(environ=environ, path="/dev/null").sources
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_make_target_and_command_exists(readme: str) -> None:
+    makefile = text("Makefile")
+    commands = "\n".join(blocks(readme, "bash"))
+    targets = set(re.findall(r"^make (\w+)", commands, re.MULTILINE))
+    assert {"serve", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    for command in set(re.findall(r"`llmrs ([a-z][a-z-]*)", text(readme))):
+        assert command in COMMANDS
+    for command in COMMANDS:
+        assert f"`{command}`" in text(readme) or f"`llmrs {command}" in text(readme)
+
+
+def test_the_configuration_table_is_the_programs_own() -> None:
+    assert reference_table() in text("README.md")
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_setting_is_listed_with_its_default(readme: str) -> None:
+    rows = {line.split("|")[1].strip(): line for line in text(readme).splitlines() if line.startswith("| `")}
+    for option in OPTIONS:
+        row = rows[f"`{option.name}`"]
+        for cell in (option.env, option.flag, option.kind.show(option.default)):
+            assert f"`{cell}`" in row, (option.name, cell)
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_error_code_is_listed_with_its_status(readme: str) -> None:
+    table = [line for line in text(readme).splitlines() if re.match(r"\| [45]\d\d \|", line)]
+    listed = {(line[2:5], code) for line in table for code in re.findall(r"`(\w+)`", line.split("|")[2])}
+    classes = [
+        each
+        for _, each in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(each, errors.ServiceError)
+    ]
+    known = {(str(each.status), each.code) for each in classes if each.code}
+    assert listed == known
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_route_is_listed(readme: str) -> None:
+    app = create_app([FakeBackend()], load(environ={}, path="/dev/null"))
+    try:
+        routes = falcon.inspect.inspect_routes(app._falcon)
+        paths = {route.path.replace("{name:path}", "{name}") for route in routes}
+        for route in routes:
+            for method in route.methods:
+                if method.method in ("GET", "POST") and not method.internal:
+                    name = route.path.replace("{name:path}", "{name}")
+                    assert f"`{method.method} {name}`" in text(readme)
+    finally:
+        app.close()
+    named = set(re.findall(r"`(?:GET|POST) (/[\w/{}]*)`", text(readme)))
+    backends = {"/embed", "/v1/embeddings", "/api/embed"}
+    assert named <= paths | backends
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_backend_protocol_is_listed(readme: str) -> None:
+    for protocol in (Embed, OpenAI, TEI, Ollama):
+        assert f"| `{protocol.name}` |" in text(readme)
+
+
+@pytest.mark.parametrize("document", [*READMES, "CONTRIBUTING.md"])
+def test_links_and_paths_lead_somewhere(document: str) -> None:
+    body = text(document)
+    for target in re.findall(r"\]\(([^)#:]+)\)", body):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:llmrs|tests|bench|scripts)/[\w./-]+)`", body):
+        assert (ROOT / path).exists(), path
+    anchors = {anchor(line) for line in body.splitlines() if line.startswith("#")}
+    for target in re.findall(r"\]\(#([^)]+)\)", body):
+        assert target in anchors, target
+
+
+def anchor(heading: str) -> str:
+    """The anchor that code forges give a heading."""
+    title = heading.lstrip("#").strip().lower()
+    return re.sub(r"[^\w\- ]", "", title).replace(" ", "-")
+
+
+def test_both_readmes_have_the_same_parts() -> None:
+    shapes = []
+    for readme in READMES:
+        body = text(readme)
+        headings = [len(line) - len(line.lstrip("#")) for line in body.splitlines() if line.startswith("#")]
+        tables = sum(line.startswith("|--") for line in body.splitlines())
+        shapes.append((headings, tables, sorted(language for language, _ in BLOCK.findall(body))))
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_benchmark_table_is_what_was_measured(readme: str) -> None:
+    results = json.loads(text("bench/results/fastapi.json"))
+    body = text(readme)
+    for row in results["table"][2:]:
+        figures = row.split("|", 2)[2]
+        assert figures in body, row
+    for fact in (results["date"], results["command"], results["machine"]):
+        assert fact in body
+
+
+def test_the_sample_configuration_names_every_setting_and_changes_nothing() -> None:
+    for option in OPTIONS:
+        assert re.search(rf"^#? ?{option.name} = ", text("config.toml"), re.MULTILINE), option.name
+    shown = run("check-config", cwd=ROOT)
+    assert shown.returncode == 0
+    assert load(environ={}, path=str(ROOT / "config.toml")) == load(environ={}, path="/dev/null")
+
+
+def test_the_embed_command_prints_a_vector() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "llmrs", "embed", "Hello, world"],
+        capture_output=True, text=True, timeout=60, env=clean_environment(),
+    )  # fmt: skip
+    assert len(json.loads(done.stdout)) == 384
