@@ -85,18 +85,17 @@ class _Search:
         """Protocols to try, most telling first, each with the model it would serve."""
         config = self._config
         wanted = config.backend_protocol
-        normalize = config.normalize_embeddings
         info = self._get("/info") if wanted in ("auto", "tei") else {}
         ceiling = _positive(info.get("max_client_batch_size"))
         if ceiling and isinstance(info.get("model_id"), str):
             model = self._model(info["model_id"], info.get("max_input_length"))
-            yield TEI(normalize=normalize, max_items=ceiling), model
+            yield TEI(max_items=ceiling), model
         if wanted in ("auto", "openai"):
             yield from self._openai()
         if wanted in ("auto", "embed"):
-            yield Embed(normalize=normalize, batch_size=config.batch_size), self._model()
+            yield Embed(batch_size=config.batch_size), self._model()
         if wanted in ("auto", "tei"):
-            yield TEI(normalize=normalize), self._model()
+            yield TEI(), self._model()
         if wanted in ("auto", "ollama"):
             model = self._listed("/api/tags", "models", "name")
             yield Ollama(model.name), model

@@ -3,7 +3,8 @@
 Sans-I/O: bytes in, bytes out. A protocol object is immutable and knows everything a request of its
 kind needs, the model's name included. No request carries a null. Answers are not trusted: row count
 and widths are checked here, and whatever is not the protocol's shape is an UpstreamError, which
-never quotes it. Non-finite numbers pass: the server refuses them for the input they belong to.
+never quotes it. Non-finite numbers pass: the server refuses them for the input they belong to. Where
+a backend can be told, it is told not to normalize: the server does, unless its client wants otherwise.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ class Embed(Protocol):
     name = "embed"
     path = "/embed"
 
-    def __init__(self, *, normalize: bool, batch_size: int) -> None:
-        super().__init__({"normalize_embeddings": normalize, "batch_size": batch_size}, "texts")
+    def __init__(self, *, batch_size: int) -> None:
+        super().__init__({"normalize_embeddings": False, "batch_size": batch_size}, "texts")
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         answer = _decode(_EMBED_ANSWER, body)
@@ -139,9 +140,9 @@ class TEI(Protocol):
     path = "/embed"
     max_bytes = 2_000_000 - 1024  # --payload-limit, less what surrounds the inputs
 
-    def __init__(self, *, normalize: bool, max_items: int = 32) -> None:
+    def __init__(self, *, max_items: int = 32) -> None:
         self.max_items = max_items  # --max-client-batch-size
-        super().__init__({"truncate": False, "normalize": normalize}, "inputs")
+        super().__init__({"truncate": False, "normalize": False}, "inputs")
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         tokens = headers.get("x-compute-tokens", "")

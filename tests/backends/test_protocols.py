@@ -13,7 +13,7 @@ from llmrs.errors import UpstreamError
 from .services.vectors import as_base64
 
 ONE, TWO = [1.0, 0.5], [-0.25, 2.0]
-EMBED = Embed(normalize=True, batch_size=32)
+EMBED = Embed(batch_size=32)
 
 
 def data(*rows, usage=None):
@@ -26,8 +26,8 @@ def data(*rows, usage=None):
     [
         (OpenAI("m"), "/v1/embeddings", {"model": "m", "encoding_format": "base64", "input": ["é", [1, 2]]}),
         (OpenAI("m", path="/e", base64=False), "/e", {"model": "m", "input": ["é", [1, 2]]}),
-        (EMBED, "/embed", {"texts": ["é", [1, 2]], "normalize_embeddings": True, "batch_size": 32}),
-        (TEI(normalize=False), "/embed", {"inputs": ["é", [1, 2]], "truncate": False, "normalize": False}),
+        (EMBED, "/embed", {"texts": ["é", [1, 2]], "normalize_embeddings": False, "batch_size": 32}),
+        (TEI(), "/embed", {"inputs": ["é", [1, 2]], "truncate": False, "normalize": False}),
         (Ollama("m"), "/api/embed", {"model": "m", "input": ["é", [1, 2]], "truncate": False}),
     ],
 )
@@ -47,8 +47,8 @@ def test_requests(protocol, path, body):
         (OpenAI("m"), data((0, ONE), (1, TWO), usage={"prompt_tokens": True}), {}, None),
         (EMBED, json.dumps({"vectors": [ONE, TWO], "count": 2}).encode(), {}, None),
         (EMBED, json.dumps({"embeddings": [ONE, TWO]}).encode(), {}, None),
-        (TEI(normalize=True), json.dumps([ONE, TWO]).encode(), {"x-compute-tokens": "5"}, 5),
-        (TEI(normalize=True), json.dumps([ONE, TWO]).encode(), {"x-compute-tokens": "x" * 99}, None),
+        (TEI(), json.dumps([ONE, TWO]).encode(), {"x-compute-tokens": "5"}, 5),
+        (TEI(), json.dumps([ONE, TWO]).encode(), {"x-compute-tokens": "x" * 99}, None),
         (Ollama("m"), json.dumps({"embeddings": [ONE, TWO], "prompt_eval_count": 4}).encode(), {}, 4),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_is_not_two_vectors_is_refused_without_quoting_it(body):
     assert caught.value.status == 502
 
 
-@pytest.mark.parametrize("protocol", [EMBED, TEI(normalize=True), Ollama("m")])
+@pytest.mark.parametrize("protocol", [EMBED, TEI(), Ollama("m")])
 @pytest.mark.parametrize("rows", [[ONE], [ONE, TWO, TWO], [ONE, [1.0]], [], [[], []], [1.0, 2.0], None])
 def test_short_long_and_ragged_answers_are_refused(protocol, rows):
     body = rows if isinstance(protocol, TEI) else {"embeddings": rows}

@@ -64,6 +64,12 @@ def test_a_fastapi_service_is_recognised_and_batched(through: Server, fastapi: s
     assert "speaks embed" in through.log
 
 
+def test_vectors_as_the_backend_gives_them_where_the_caller_wants_that(through: Server) -> None:
+    body = {"texts": ["a", "b"], "normalize_embeddings": False}
+    answer = requests.post(f"{through.url}/embed", json=body, timeout=30).json()
+    np.testing.assert_allclose(answer["vectors"], [vector("a"), vector("b")], rtol=1e-6)
+
+
 def test_many_clients_get_their_own_vectors(through: Server) -> None:
     def ask(i: int) -> None:
         texts = [f"client {i} text {k}" for k in range(i % 4 + 1)]
