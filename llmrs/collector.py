@@ -195,7 +195,8 @@ class Collector:
 
     def cancel(self, group: Group, error: ServiceError | None = None) -> None:
         """Drop a group: its texts that are not computed yet never will be. Harmless when done."""
-        self._settle(group, error or ClientGone("the request was given up"))
+        if not group.done:
+            self._settle(group, error or ClientGone("the request was given up"))
 
     def close(self, error: Callable[[], ServiceError]) -> None:
         """Answer all that waits or comes with an error of its own. Running batches may still finish."""

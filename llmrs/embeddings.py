@@ -59,7 +59,8 @@ class ModelInfo:
         max_input_tokens: longest input in tokens, special tokens included.
         normalized: whether the model itself makes unit vectors.
         matryoshka: the smaller widths the model was trained for, if it declares them.
-        prompts: prefixes by name, `query` and `document` being the ones `input_type` picks.
+        prompts: prefixes by name, `query` and `document` being the ones `input_type` picks. The
+            empty name, where there is one, is for texts that name none.
     """
 
     name: str | None = None

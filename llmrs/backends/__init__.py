@@ -38,13 +38,12 @@ def needs_download(config: Config) -> bool:
     """Whether the configuration asks for a local model whose files are not on this machine yet."""
     if not config.uses_local_backend:
         return False
-    from llmrs.models.resolve import resolve
+    from llmrs.models.resolve import is_here
 
     try:
-        resolve(config.model_path, offline=True)
+        return not is_here(config.model_path)
     except ModelError:
-        return True
-    return False
+        return True  # fetching it will say what is wrong with the name
 
 
 def check_type(config: Config) -> None:

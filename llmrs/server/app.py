@@ -7,11 +7,11 @@ loads the model and is what gunicorn calls in its worker, after the fork and aft
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from uuid import uuid4
 
 import falcon
 
@@ -135,7 +135,7 @@ class _Envelope:
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
         theirs = req.get_header("X-Request-Id") or ""
-        resp.set_header("x-request-id", theirs if REQUEST_ID.fullmatch(theirs) else uuid4().hex)
+        resp.set_header("x-request-id", theirs if REQUEST_ID.fullmatch(theirs) else os.urandom(16).hex())
         total = f"total;dur={(time.monotonic() - req.context.arrived) * 1e3:.2f}"
         timings = req.context.timings
         resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)

@@ -11,7 +11,7 @@ import falcon
 
 from llmrs import wire
 from llmrs.config import Config
-from llmrs.errors import ModelNotFound, NotReady
+from llmrs.errors import ModelNotFound, NotReady, UpstreamError
 from llmrs.server.body import read_json_body
 from llmrs.server.native import NativeThreads
 from llmrs.server.serving import Answer, ServedModel
@@ -37,12 +37,17 @@ class Registry:
 
         Raises:
             ModelNotFound: the message lists what is served.
+            UpstreamError: a backend that was never reached may serve it. Clients try again after
+                that, but not after a 404.
         """
         if name is None:
             return self.models[0]
         for model in self.models:
             if name in model.names:
                 return model
+        for model in self.models:
+            if model.info.name is None and model.health.reason:
+                raise UpstreamError(model.health.reason)
         served = ", ".join(model.name for model in self.models)
         raise ModelNotFound(f"that model is not served here; served: {served}", param="model")
 

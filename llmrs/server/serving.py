@@ -28,7 +28,6 @@ from llmrs.errors import (
     NotReady,
     ServiceError,
     TooManyTokens,
-    UpstreamError,
 )
 from llmrs.server.health import Health
 from llmrs.server.native import IdleCall, NativeThreads
@@ -220,9 +219,9 @@ class ServedModel:
         self.collector.fail(batch, known)
 
     def _as_service_error(self, error: BaseException | None) -> ServiceError:
+        if isinstance(error, EngineError):
+            log.error("the model failed on a batch: %s (%s)", error, error.__cause__)
         if isinstance(error, ServiceError):
-            if isinstance(error, UpstreamError):
-                log.warning("a batch failed: %s", error)
             return error
         log.error("a batch failed unexpectedly", exc_info=error)
         if self.backend.waits_on == "cpu":

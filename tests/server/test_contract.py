@@ -314,6 +314,14 @@ def test_an_unknown_model(client: Client) -> None:
     assert client.error(404, PATH, {"input": [], "model": "gpt-x", "dimensions": 0})["param"] == "model"
 
 
+def test_any_model_of_a_backend_that_was_never_reached(make_client: Make) -> None:
+    client = make_client(FakeBackend(info=ModelInfo()))
+    client.app.models[0].health._set("the backend cannot be reached")
+    assert client.error(502, PATH, {"input": "x", "model": "theirs"})["code"] == "upstream_error"
+    client.app.models[0].health._set(None)
+    assert client.error(404, PATH, {"input": "x", "model": "theirs"})["code"] == "model_not_found"
+
+
 def test_too_many_inputs(make_client: Make) -> None:
     client = make_client(max_client_batch_size=3)
     assert client.vectors({"input": ["a"] * 3}).shape[0] == 3
