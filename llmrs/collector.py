@@ -9,28 +9,27 @@ The rules of this file:
   loop to call `dispatch` once it has drained its readable sockets, so that everything that
   arrived in the same tick shares the batch.
 - One text is the unit. A `Group` is one request's texts; a batch takes runs of texts (`Span`)
-  from several groups, and every group waiting gets its fair share of each batch.
+  from several groups. Which ones is `fairqueue`'s to say.
 - Every admitted group gets exactly one answer on every path: `notify` is called once.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from llmrs.embeddings import Limits, Matrix, Prepared, Vectors
+from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError, UpstreamError
+from llmrs.fairqueue import FairQueue, Group, Span
 
 PROBE_AFTER = 0.005
 """Seconds a group must have waited before its client is probed: a probe is a system call."""
 
 SMOOTHING = 0.1
-"""Weight of the newest batch in the running mean of seconds per text."""
+"""Weight of the newest batch in the running means of seconds per text and per token."""
 
 
 class ClientGone(ServiceError):
@@ -38,51 +37,6 @@ class ClientGone(ServiceError):
 
     status = 499
     code = "client_gone"
-
-
-class Group:
-    """One request in the collector: its prepared texts and, row by row, their vectors.
-
-    Attributes:
-        matrix: float32 [n, dimensions], complete once `done` and `error` is None.
-        n_tokens: tokens read per text.
-        error: why there is no matrix.
-        done: whether it was answered. A done group's remaining texts are skipped.
-        queued_at, started_at, finished_at: clock readings, in seconds; 0 until they happen.
-    """
-
-    __slots__ = (
-        "abandoned", "batch_cap", "deadline", "done", "error", "finished_at", "matrix", "n_tokens",
-        "next", "notify", "prepared", "queued_at", "remaining", "started_at", "waiting",
-    )  # fmt: skip
-
-    def __init__(
-        self, notify: Callable[[], None], deadline: float, abandoned: Callable[[], bool] | None
-    ) -> None:
-        self.notify = notify
-        self.deadline = deadline
-        self.abandoned = abandoned
-        self.batch_cap = 0
-        self.prepared: Sequence[Prepared] = ()
-        self.n_tokens: list[int] = []
-        self.matrix: Matrix | None = None
-        self.error: ServiceError | None = None
-        self.done = False
-        self.waiting = True  # it occupies a place of the queue
-        self.next = 0  # the first text that is in no batch yet
-        self.remaining = 0  # texts without a vector
-        self.queued_at = self.started_at = self.finished_at = 0.0
-
-
-class Span(NamedTuple):
-    """Texts `start` to `stop` of a group, as part of a batch."""
-
-    group: Group
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
 
 
 class Batch:
@@ -101,6 +55,11 @@ class Batch:
     def prepared(self) -> list[Prepared]:
         """The texts in batch order: row i of the batch's vectors is the vector of `prepared[i]`."""
         return [text for group, start, stop in self.spans for text in group.prepared[start:stop]]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of its texts, padding not included."""
+        return sum(sum(group.n_tokens[start:stop]) for group, start, stop in self.spans)
 
     @property
     def deadline(self) -> float:
@@ -147,11 +106,12 @@ class Collector:
         self._limits = limits
         self._capacity = queue_capacity
         self._clock = clock
-        self._queue: deque[Group] = deque()
+        self._queue = FairQueue(self._alive, self._leave)
         self._retries: deque[tuple[Span, ...]] = deque()
         self._running: set[Batch] = set()
         self._closed: Callable[[], ServiceError] | None = None
         self._seconds_per_text = 0.0
+        self._seconds_per_token = 0.0
         self.waiting = 0
         """Requests that hold a place of the queue: admitted, not all of their texts in a batch."""
 
@@ -190,7 +150,7 @@ class Collector:
         group.remaining = len(prepared)
         group.batch_cap = batch_cap
         group.queued_at = self._clock()
-        self._queue.append(group)
+        self._queue.add(group, self._limits(), group.queued_at)
         self._wake_if_useful()
 
     def cancel(self, group: Group, error: ServiceError | None = None) -> None:
@@ -201,25 +161,25 @@ class Collector:
     def close(self, error: Callable[[], ServiceError]) -> None:
         """Answer all that waits or comes with an error of its own. Running batches may still finish."""
         self._closed = error
-        while self._queue:
-            self._settle(self._queue.popleft(), error())
+        for group in self._queue.clear():
+            self._settle(group, error())
         while self._retries:
             for span in self._retries.popleft():
                 self._settle(span.group, error())
 
     def backlog_seconds(self) -> float:
         """How long the texts waiting now will take, from the measured speed."""
-        texts = sum(len(group.prepared) - group.next for group in self._queue)
-        return texts * self._seconds_per_text / max(1, self._limits().slots)
+        return self._queue.texts * self._seconds_per_text / max(1, self._limits().slots)
 
     def dispatch(self) -> None:
         """Start batches while a slot is free and something waits."""
         limits = self._limits()
         while self.running < limits.slots:
-            spans = self._next_retry() or self._take(limits)
+            now = self._clock()
+            spans = self._next_retry() or self._queue.take(limits, self._seconds_per_token, now)
             if not spans:
                 return
-            self._run(Batch(spans, self._clock()))
+            self._run(Batch(spans, now))
 
     def finish(self, batch: Batch, vectors: Vectors) -> None:
         """Hand the rows of a batch to their groups.
@@ -232,7 +192,7 @@ class Collector:
             return
         if not self._release(batch):
             return
-        if self._efficient_batch_waits():
+        if self._queue.efficient_batch_waits(self._limits(), self._clock()):
             self.dispatch()
         row = 0
         for span in batch.spans:
@@ -251,44 +211,7 @@ class Collector:
                 self._settle(group, error.about(start) if error.poison else error.about(None))
         self._wake_if_useful()
 
-    # -- forming a batch --------------------------------------------------------------------
-
-    def _take(self, limits: Limits) -> tuple[Span, ...]:
-        """The next batch: a fair share from every waiting group in turn, within the budget.
-
-        Each pass gives each group an equal number of the places left, at least one, so a request
-        of one text is never behind more than a batch or two of a request of thousands.
-        """
-        taken: dict[Group, Span] = {}
-        budget = _Budget(limits)
-        share = max(1, limits.batch_size // max(1, len(self._queue)))
-        capped: list[Group] = []
-        while self._queue and budget.open:
-            group = self._queue.popleft()
-            if not self._alive(group):
-                continue
-            start = taken[group].start if group in taken else group.next
-            room = share if not group.batch_cap else min(share, start + group.batch_cap - group.next)
-            group.next += budget.take(group.prepared, group.next, room)
-            if group.next > start:
-                taken[group] = Span(group, start, group.next)
-            if group.next == len(group.prepared):
-                self._leave(group)
-            elif group.batch_cap and group.next - start >= group.batch_cap:
-                capped.append(group)
-            elif budget.open:
-                self._queue.append(group)
-            else:
-                self._put_back(group, taken)
-        self._queue.extend(capped)
-        return tuple(taken.values())
-
-    def _put_back(self, group: Group, taken: dict[Group, Span]) -> None:
-        """Who got nothing from this batch is first in the next; who got something queues again."""
-        if group in taken:
-            self._queue.append(group)
-        else:
-            self._queue.appendleft(group)
+    # -- starting a batch -------------------------------------------------------------------
 
     def _next_retry(self) -> tuple[Span, ...]:
         """Half of a failed batch, less the texts whose request has been answered since."""
@@ -364,50 +287,16 @@ class Collector:
         if batch not in self._running:
             return False
         self._running.remove(batch)
-        per_text = (self._clock() - batch.started_at) / len(batch)
-        known = self._seconds_per_text
-        self._seconds_per_text = known + SMOOTHING * (per_text - known) if known else per_text
+        seconds = self._clock() - batch.started_at
+        self._seconds_per_text = _mean(self._seconds_per_text, seconds / len(batch))
+        self._seconds_per_token = _mean(self._seconds_per_token, seconds / batch.n_tokens)
         return True
 
     def _wake_if_useful(self) -> None:
         if (self._queue or self._retries) and self.running < self._limits().slots:
             self._wake()
 
-    def _efficient_batch_waits(self) -> bool:
-        limits = self._limits()
-        texts, tokens = limits.batch_size, limits.efficient_tokens or sys.maxsize
-        for group in self._queue:
-            texts -= len(group.prepared) - group.next
-            tokens -= sum(group.n_tokens[group.next :])
-            if texts <= 0 or tokens <= 0:
-                return True
-        return False
 
-
-class _Budget:
-    """How much still fits into a batch: a number of texts, and tokens after padding."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._texts_left = limits.batch_size
-        self._max_tokens = limits.batch_tokens
-        self._texts = 0
-        self._longest = 0
-        self.open = True
-
-    def take(self, prepared: Sequence[Prepared], start: int, room: int) -> int:
-        """How many of `prepared[start:]`, `room` at most, still fit.
-
-        The first text of a batch always fits: it may be longer than the whole budget.
-        """
-        count = 0
-        for text in prepared[start : start + min(room, self._texts_left)]:
-            longest = max(self._longest, text.n_tokens)
-            if self._texts and longest * (self._texts + 1) > self._max_tokens:
-                self.open = False
-                break
-            self._longest = longest
-            self._texts += 1
-            count += 1
-        self._texts_left -= count
-        self.open = self.open and self._texts_left > 0
-        return count
+def _mean(known: float, newest: float) -> float:
+    """The running mean with a new value; the first value counts whole."""
+    return known + SMOOTHING * (newest - known) if known else newest

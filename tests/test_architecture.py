@@ -36,8 +36,9 @@ ROOMS: dict[str, set[str]] = {
     "embedder": GROUND | {"backends"},
     "": {"embedder"},  # llmrs/__init__.py
     # The service.
-    "collector": GROUND,
-    "server": GROUND | {"", "collector", "wire", "embedder", "backends"},
+    "fairqueue": GROUND,
+    "collector": GROUND | {"fairqueue"},
+    "server": GROUND | {"", "collector", "fairqueue", "wire", "embedder", "backends"},
     # The command line calls at the doors of the other rooms.
     "flags": GROUND | {""},
     "cli": GROUND | {"flags", "server", "embedder", "backends", "models"},

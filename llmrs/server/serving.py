@@ -17,7 +17,7 @@ import gevent
 from gevent.event import Event
 
 from llmrs.backends.base import Backend
-from llmrs.collector import Batch, Collector, Group
+from llmrs.collector import Batch, Collector
 from llmrs.config import Config
 from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Vectors
 from llmrs.errors import (
@@ -29,6 +29,7 @@ from llmrs.errors import (
     ServiceError,
     TooManyTokens,
 )
+from llmrs.fairqueue import Group
 from llmrs.server.health import Health
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.token_ids import translator

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrs.collector import Batch, ClientGone, Collector, Group
+from llmrs.collector import Batch, ClientGone, Collector
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import (
     DeadlineExceeded,
@@ -20,6 +20,7 @@ from llmrs.errors import (
     UpstreamError,
     UpstreamRejected,
 )
+from llmrs.fairqueue import Group
 
 
 class Bench:
@@ -176,6 +177,57 @@ def test_a_small_request_shares_the_next_batch_of_a_large_one() -> None:
     assert 7777 in bench.payloads(bench.started[0])
     bench.finish()
     assert rows(query) == [7777]
+
+
+class BulkAndQueries(Bench):
+    """A bulk request that has shown the engine's speed: 0.9 ms a token; a text has five."""
+
+    def __init__(self, slots: int = 1) -> None:
+        super().__init__(batch_size=8, slots=slots, capacity=100)
+        self.bulk = self.submit("bulk", *range(1000))
+        self.collector.dispatch()
+        self.turn()
+
+    def turn(self) -> list[Any]:
+        """One batch at the engine's speed, and what the idle loop then starts."""
+        self.now += 0.0009 * self.started[0].n_tokens
+        texts = self.finish()
+        self.collector.dispatch()
+        return texts
+
+
+def test_alone_a_large_request_gets_full_batches() -> None:
+    bench = BulkAndQueries()
+    assert {len(bench.turn()) for _ in range(5)} == {8}
+
+
+def test_while_queries_come_a_large_request_gets_small_helpings() -> None:
+    bench = BulkAndQueries()
+    bench.submit("query", 7777)
+    bench.turn()  # the batch that had begun
+    assert bench.turn() == [7777], "the query is next, and pays for nobody else's text"
+    assert len(bench.turn()) == 2, "two texts, because 11 tokens take 10 ms"
+    bench.now += 1.5
+    bench.turn()
+    assert len(bench.turn()) == 8, "nobody came for a second"
+
+
+def test_both_kinds_of_requests_take_turns() -> None:
+    bench = BulkAndQueries()
+    for i in range(30):
+        bench.submit(f"query {i}", 5000 + i)
+        if i % 10 == 9:
+            bench.now += 0.1
+    bench.turn()
+    kinds = ["".join(sorted({"q" if text >= 5000 else "b" for text in bench.turn()})) for _ in range(8)]
+    assert kinds == ["q", "b"] * 4 or kinds == ["b", "q"] * 4
+
+
+def test_while_both_kinds_come_the_loop_is_asked_before_the_next_helping() -> None:
+    bench = BulkAndQueries()
+    bench.submit("query", 7777)
+    bench.finish()
+    assert not bench.started
 
 
 def test_two_large_requests_share_every_batch() -> None:

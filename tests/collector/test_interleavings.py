@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from llmrs.collector import Batch, ClientGone, Collector, Group
+from llmrs.collector import Batch, ClientGone, Collector
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import (
     DeadlineExceeded,
@@ -16,6 +16,7 @@ from llmrs.errors import (
     QueueFull,
     UpstreamError,
 )
+from llmrs.fairqueue import Group
 
 
 class Request:

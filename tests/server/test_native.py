@@ -13,7 +13,7 @@ from llmrs.server.native import LONGEST_WAIT, IdleCall
 def test_it_comes_after_everything_that_is_ready() -> None:
     order: list[str] = []
     called = Event()
-    call = IdleCall(lambda: (order.append("call"), called.set()) and None)
+    call = IdleCall(lambda: [order.append("call"), called.set()])
     call.ask()
     call.ask()
     ready = [gevent.spawn(order.append, f"greenlet {number}") for number in range(3)]
