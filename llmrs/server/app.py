@@ -56,7 +56,8 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # gunicorn's start_response is a method of its response, which can be told to close.
-        environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
+        if CLOSE not in environ:
+            environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
         return self._falcon(environ, start_response)
 
     def watch_backends(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import falcon
 import gevent
 
-from llmrs.errors import BodyTooLarge, RequestTimeout, UnsupportedContentType
+from llmrs.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedContentType
 
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: the stock gevent worker itself never would."""
@@ -34,6 +34,7 @@ def read_json_body(req: falcon.Request, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge, UnsupportedContentType, RequestTimeout
+        InvalidRequest: the body is malformed or was not sent to its end.
     """
     length: int | None = req.content_length
     if length is not None and length > limit:
@@ -41,7 +42,11 @@ def read_json_body(req: falcon.Request, limit: int) -> bytes:
     _check_type(req)
     read = _stream(req, length).read
     size = limit + 1 if length is None else length
-    body = read(size) if TIMED in req.env else _read_in_time(req, read, size)
+    try:
+        body = read(size) if TIMED in req.env else _read_in_time(req, read, size)
+    except OSError:  # also what gunicorn raises for malformed chunks
+        close_connection(req.env)
+        raise InvalidRequest("the body is malformed or ended early") from None
     if len(body) > limit:
         _refuse(req, None, limit)
     return body

@@ -228,6 +228,7 @@ def test_a_body_over_the_limit_is_answered_and_the_connection_closed() -> None:
         b"GET /health HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 2000 + b"\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40000 + b"\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
     ],
 )
 def test_http_junk_is_refused_and_the_server_goes_on(server: Server, request_bytes: bytes) -> None:
