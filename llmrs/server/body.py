@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import falcon
 import gevent
+from gunicorn.http.errors import ParseException
 
 from llmrs.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedContentType
 
@@ -44,7 +45,7 @@ def read_json_body(req: falcon.Request, limit: int) -> bytes:
     size = limit + 1 if length is None else length
     try:
         body = read(size) if TIMED in req.env else _read_in_time(req, read, size)
-    except OSError:  # also what gunicorn raises for malformed chunks
+    except (OSError, ParseException):
         close_connection(req.env)
         raise InvalidRequest("the body is malformed or ended early") from None
     if len(body) > limit:
