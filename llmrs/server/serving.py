@@ -30,6 +30,7 @@ from llmrs.errors import (
     TooManyTokens,
 )
 from llmrs.fairqueue import Group
+from llmrs.server.duplicates import embed_distinct
 from llmrs.server.health import Health
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.token_ids import translator
@@ -192,9 +193,8 @@ class ServedModel:
 
         def start(batch: Batch) -> None:
             timeout = batch.deadline - time.monotonic()
-            engine.submit(
-                partial(self.backend.embed, batch.prepared, timeout=timeout), partial(self._done, batch)
-            )
+            embed = partial(self.backend.embed, timeout=timeout)
+            engine.submit(partial(embed_distinct, embed, batch.prepared), partial(self._done, batch))
 
         return start
 
@@ -204,7 +204,7 @@ class ServedModel:
         try:
             # A little later than the backend's own deadline, which gives the better message.
             with gevent.Timeout(timeout + 0.1, expired):
-                vectors = self.backend.embed(batch.prepared, timeout=timeout)
+                vectors = embed_distinct(partial(self.backend.embed, timeout=timeout), batch.prepared)
         except Exception as error:
             self._done(batch, None, error)
         else:

@@ -85,6 +85,13 @@ def test_requests_of_many_clients_share_batches_and_get_their_own_vectors(make_c
     assert len(client.backend.batches) < 40
 
 
+def test_the_same_text_twice_in_a_batch_is_computed_once_and_counted_twice(client: Client) -> None:
+    result = client.post(PATH, {"input": ["same", "other", "same"]})
+    assert client.backend.batches == [["same", "other"]]
+    assert result.json["usage"]["prompt_tokens"] == 9
+    assert_vectors(client.vectors({"input": ["same", "other", "same"]}), ["same", "other", "same"])
+
+
 def test_dimensions_cut_and_normalize_again(make_client: Make) -> None:
     info = ModelInfo(name="m", dimensions=DIMENSIONS, max_input_tokens=MAX_TOKENS, matryoshka=(2, 4))
     client = make_client(FakeBackend(info=info))
