@@ -1,4 +1,4 @@
-"""The command line: `llmrs serve`, `check-config`, `models`, `embed` and `fetch`.
+"""The command line: `llmrs serve`, `check-config`, `models`, `embed`, `fetch` and `bench`.
 
 Hands a configuration to the room that does the work, imported only then: `llmrs --help` and
 `llmrs check-config` load no engine and no server. `flags` knows the arguments.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import json
 import os
 import signal
 import sys
@@ -113,12 +114,38 @@ def fetch(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure a service and print the report; 1 if it had faults or gave no answer.
+
+    The API key is OPENAI_API_KEY, as for other clients: a flag would show it to everyone who can
+    list processes.
+    """
+    from llmrs import loadtest
+
+    load = loadtest.Load(
+        url=arguments.url,
+        model=arguments.model,
+        clients=arguments.clients,
+        seconds=arguments.seconds,
+        texts=arguments.texts,
+        words=arguments.words,
+        encoding=arguments.encoding,
+        api_key=os.environ.get("OPENAI_API_KEY"),
+    )
+    report = loadtest.run(load, loadtest.show_progress)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    _print(json.dumps(report) + "\n" if arguments.json else loadtest.as_table(report))
+    return 1 if report["faults"] or not report["requests"] else 0
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "serve": serve,
     "check-config": check_config,
     "models": models,
     "embed": embed,
     "fetch": fetch,
+    "bench": bench,
 }
 """What runs each command, and gives its exit code."""
 

@@ -7,7 +7,7 @@ so there is no second list of options here. Mistakes are ConfigErrors of one lin
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from llmrs import __version__
@@ -121,11 +121,34 @@ def _add_offline(command: argparse.ArgumentParser) -> None:
     command.add_argument("--offline", action="store_const", const="true", help="never download")
 
 
+def _add_bench_flags(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("url", metavar="URL", help="of the service, with or without /v1")
+    add("--model", metavar="NAME", help="model to ask for [the service's default]")
+    add("--clients", type=_number(1, 1024), default=16, metavar="N", help="clients at a time [16]")
+    add("--seconds", type=_number(1, 3600), default=10, metavar="N", help="how long [10]")
+    add("--texts", type=_number(1, 2048), default=1, metavar="N", help="texts in a request [1]")
+    add("--words", type=_number(1, 8192), default=16, metavar="N", help="words in a text [16]")
+    add("--encoding", choices=("base64", "float"), default="base64", help="encoding_format [base64]")
+    add("--json", action="store_true", help="print the report as JSON")
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}")
+        return value
+
+    return integer
+
+
 COMMANDS = {
     "serve": ("run the service until it is told to stop", _add_config_flags),
     "check-config": ("print every setting with its source, or fail as serve would", _add_check_flags),
     "models": ("print what the configuration would serve", _add_config_flags),
     "embed": ("print the vectors of texts", _add_embed_flags),
     "fetch": ("make a model's files local and print their folder", _add_fetch_flags),
+    "bench": ("measure an OpenAI-compatible embedding service", _add_bench_flags),
 }
 """What each command is for, and what adds its flags."""

@@ -39,9 +39,10 @@ ROOMS: dict[str, set[str]] = {
     "fairqueue": GROUND,
     "collector": GROUND | {"fairqueue"},
     "server": GROUND | {"", "collector", "fairqueue", "wire", "embedder", "backends"},
+    "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.
     "flags": GROUND | {""},
-    "cli": GROUND | {"flags", "server", "embedder", "backends", "models"},
+    "cli": GROUND | {"flags", "loadtest", "server", "embedder", "backends", "models"},
     "__main__": {"cli"},
 }
 """Edges from room to room. A room is a file or folder right under llmrs/."""
