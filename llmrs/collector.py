@@ -192,13 +192,15 @@ class Collector:
             return
         if not self._release(batch):
             return
-        if self._queue.efficient_batch_waits(self._limits(), self._clock()):
-            self.dispatch()
-        row = 0
-        for span in batch.spans:
-            self._deliver(span, vectors, row)
-            row += len(span)
-        self._wake_if_useful()
+        try:
+            if self._queue.efficient_batch_waits(self._limits(), self._clock()):
+                self.dispatch()
+        finally:
+            row = 0
+            for span in batch.spans:
+                self._deliver(span, vectors, row)
+                row += len(span)
+            self._wake_if_useful()
 
     def fail(self, batch: Batch, error: ServiceError) -> None:
         """Answer a failed batch: split it where one text may be at fault, else fail its groups."""

@@ -56,6 +56,14 @@ class ServiceError(LlmrsError):
         twin.args = (twin.message,)
         return twin
 
+    def in_field(self, field: str) -> ServiceError:
+        """The same about inputs that stand in another field of the request than `input`."""
+        if self.param == "input":
+            self.param = field
+            self.message = self.message.replace("input[", f"{field}[")
+            self.args = (self.message,)
+        return self
+
 
 class InvalidRequest(ServiceError):
     """A field of the request is missing, of the wrong type or out of range."""

@@ -21,7 +21,7 @@ import pytest
 from llmrs.config import Config
 
 ROOT = Path(__file__).parent.parent
-READY = re.compile(r"ready; try: curl -s (?:--unix-socket (\S+) )?(http://\S+?)/v1/embeddings")
+READY = re.compile(r"; try: curl -s (?:--unix-socket (\S+) )?(http://\S+?)/v1/embeddings")
 START_SECONDS = 60.0
 
 

@@ -48,9 +48,10 @@ class Application:
 
     def __init__(self, backends: Sequence[Backend], config: Config, keys: ApiKeys) -> None:
         self.draining: Callable[[], bool] = lambda: False
-        self._threads = NativeThreads(1)
+        self._tokenizing = NativeThreads(1)
+        self._writing = NativeThreads(1)
         self.models = [
-            ServedModel(backend, config, self._threads, lambda: self.draining()) for backend in backends
+            ServedModel(backend, config, self._tokenizing, lambda: self.draining()) for backend in backends
         ]
         self._falcon = self._routes(Registry(self.models), config, keys)
 
@@ -69,17 +70,18 @@ class Application:
         """Answer what waits, stop the threads, release the backends."""
         for model in self.models:
             model.close()
-        self._threads.close()
+        self._tokenizing.close()
+        self._writing.close()
 
     def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
         app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys)])
         app.req_options.strip_url_path_trailing_slash = True
-        embeddings = OpenAIEmbeddings(registry, config, self._threads)
+        embeddings = OpenAIEmbeddings(registry, config, self._writing)
         models = Models(registry)
         health = Health(registry, config, lambda: self.draining())
         app.add_route("/v1/embeddings", embeddings)
         app.add_route("/embeddings", embeddings)
-        app.add_route("/embed", Embed(registry, config, self._threads))
+        app.add_route("/embed", Embed(registry, config, self._writing))
         app.add_route("/v1/models", models)
         app.add_route("/v1/models/{name:path}", models, suffix="one")
         app.add_route("/health", health)
@@ -114,10 +116,11 @@ def get_app(config: Config | None = None) -> Application:
         raise SystemExit(ModelError.exit_code) from None
     app.watch_backends()
     model = app.models[0]
-    log.info(
-        "model %s (%s, %s dimensions) ready after %.1f s",
-        model.name, model.backend.kind, model.info.dimensions, time.monotonic() - began,
-    )  # fmt: skip
+    if model.health.reason is None:
+        log.info(
+            "model %s (%s, %s dimensions) ready after %.1f s",
+            model.name, model.backend.kind, model.info.dimensions, time.monotonic() - began,
+        )  # fmt: skip
     return app
 
 
@@ -131,6 +134,8 @@ class _Envelope:
         req.context.arrived = time.monotonic()
         req.context.timings = ""
         self._keys.check(req.path, req.get_header("Authorization"))
+        if req.method not in falcon.COMBINED_METHODS:
+            raise MethodNotAllowed("unknown HTTP method", headers={"Allow": "GET, HEAD, OPTIONS, POST"})
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool

@@ -97,9 +97,13 @@ def _stream(req: falcon.Request, length: int | None) -> _Readable:
 
 
 def _refuse(req: falcon.Request, length: int | None, limit: int) -> None:
-    """Read and drop what a well-meaning client is about to send, then refuse."""
+    """Read and drop what a well-meaning client is about to send, then refuse.
+
+    Who waits for a 100 before sending is not asked for the body by reading it. (The stock gevent
+    worker has sent the 100 by now.)
+    """
     stream = _stream(req, length)
-    left = DISCARD_BYTES
+    left = 0 if TIMED in req.env and req.get_header("Expect") else DISCARD_BYTES
     with gevent.Timeout(BODY_SECONDS, False):
         while left > 0 and (step := stream.read(min(left, STEP))):
             left -= len(step)

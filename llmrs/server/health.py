@@ -1,8 +1,10 @@
 """Whether a model's backend can answer, known without asking it at request time.
 
 An HTTP backend is watched twice: passively, by the outcome of real batches, and actively, by a
-probe that never queues behind work. The probe runs more often while the backend is down, so that
-recovery is noticed within about a second. A local model is healthy once it is loaded.
+probe that never queues behind work. A backend that answers health checks and fails batches is down
+all the same: after some failures in a row, only a vector counts as a sign of life. The probe runs
+more often while the backend is down, so that recovery is noticed within about a second. A local
+model is healthy once it is loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import logging
 import time
 
 import gevent
+from gevent.event import Event
 
 from llmrs.backends.base import Backend
 from llmrs.errors import RetryableError, ServiceError, UpstreamRejected
@@ -23,6 +26,11 @@ PROBE_TIMEOUT = 3.0
 FRESH_SECONDS = 4.0
 """A real answer this recent makes a probe superfluous."""
 
+FAILURES = 3
+"""So many batches failed in a row mean that the backend is down, whatever it says of itself."""
+
+PROBE_TEXT = "hello"
+
 
 class Health:
     """The last known state of one backend. `reason` is None while it is well."""
@@ -30,12 +38,14 @@ class Health:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._answered_at = float("-inf")
+        self._failures = 0
+        self._doubted = Event()
         self.reason: str | None = None
 
     def watch(self) -> None:
         """Probe once now, and from then on in a greenlet of its own."""
         if self._backend.waits_on == "network":
-            self._probe()
+            self.probe()
             gevent.spawn(self._watch)
 
     def note(self, error: ServiceError | None) -> None:
@@ -45,20 +55,21 @@ class Health:
         """
         if error is None or isinstance(error, (UpstreamRejected, RetryableError)):
             self._answered_at = time.monotonic()
+            self._failures = 0
             self._set(None)
-        else:
-            self._answered_at = float("-inf")  # let the next probe decide
+            return
+        self._answered_at = float("-inf")
+        self._failures += 1
+        if self._backend.waits_on == "network":
+            if self._failures >= FAILURES:
+                self._set(str(error))
+            self._doubted.set()
 
-    def _watch(self) -> None:
-        while True:
-            gevent.sleep(PROBE_SECONDS if self.reason is None else RECOVERY_PROBE_SECONDS)
-            if time.monotonic() - self._answered_at > FRESH_SECONDS:
-                self._probe()
-
-    def _probe(self) -> None:
+    def probe(self) -> None:
+        """Ask the backend now, and remember what comes of it."""
         try:
             with gevent.Timeout(PROBE_TIMEOUT + 1, TimeoutError("the backend did not answer a probe")):
-                self._backend.check(timeout=PROBE_TIMEOUT)
+                self._ask()
         except (ServiceError, TimeoutError) as error:
             self._set(str(error))
         except Exception:
@@ -66,6 +77,22 @@ class Health:
             self._set("the probe failed")
         else:
             self._set(None)
+
+    def _ask(self) -> None:
+        self._backend.check(timeout=PROBE_TIMEOUT)
+        if self._failures >= FAILURES:
+            self._backend.embed(self._backend.prepare([PROBE_TEXT]), timeout=PROBE_TIMEOUT)
+            self._failures = 0
+
+    def _watch(self) -> None:
+        while True:
+            # A failed batch brings the next probe forward, but no flood of them a flood of probes.
+            gevent.sleep(RECOVERY_PROBE_SECONDS)
+            if self.reason is None:
+                self._doubted.wait(PROBE_SECONDS - RECOVERY_PROBE_SECONDS)
+            self._doubted.clear()
+            if time.monotonic() - self._answered_at > FRESH_SECONDS:
+                self.probe()
 
     def _set(self, reason: str | None) -> None:
         if reason is not None and self.reason is None:

@@ -69,11 +69,9 @@ class NativeThreads:
         return result
 
     def close(self) -> None:
-        """Let the threads end once their jobs are done."""
+        """Let the threads end once their jobs are done; what is still under way is reported."""
         for _ in range(self._count):
             self._jobs.put(None)
-        self._watcher.stop()
-        self._watcher.close()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -86,6 +84,14 @@ class NativeThreads:
             self._results.append((done, result, error))
             self._watcher.send()
             del job, function, done, result, error  # keep no batch alive while waiting for the next
+        self._results.append((self._thread_ended, None, None))
+        self._watcher.send()
+
+    def _thread_ended(self, result: None, error: None) -> None:
+        self._count -= 1
+        if not self._count:
+            self._watcher.stop()
+            self._watcher.close()
 
     def _report(self) -> None:
         while self._results:

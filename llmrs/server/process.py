@@ -111,8 +111,10 @@ def _worker_ready(worker: Any) -> None:
     """The model is loaded: say so, with a line that can be pasted into a shell."""
     app = worker.wsgi
     app.draining = lambda: not worker.alive
+    reason = app.models[0].health.reason
+    state = "ready" if reason is None else f"waiting for the backend ({reason})"
     for listener in worker.sockets:
-        log.info("ready; try: %s", _example(listener.getsockname()))
+        log.info("%s; try: %s", state, _example(listener.getsockname()))
 
 
 def _example(address: Any) -> str:

@@ -11,7 +11,7 @@ import falcon
 
 from llmrs import wire
 from llmrs.config import Config
-from llmrs.errors import ModelNotFound, NotReady, UpstreamError
+from llmrs.errors import ModelNotFound, NotReady, ServiceError, UpstreamError
 from llmrs.server.body import read_json_body
 from llmrs.server.native import NativeThreads
 from llmrs.server.serving import Answer, ServedModel
@@ -58,7 +58,7 @@ class _EmbeddingRoute:
     def __init__(self, registry: Registry, config: Config, threads: NativeThreads) -> None:
         self._registry = registry
         self._config = config
-        self._threads = threads
+        self._writing = threads
         self._limits = wire.RequestLimits(
             max_inputs=config.max_client_batch_size, empty_input=config.empty_input
         )
@@ -82,7 +82,7 @@ class _EmbeddingRoute:
 
     def _write(self, write: Callable[[], bytes], numbers: int, base64: bool = False) -> bytes:
         seconds = numbers * (SECONDS_PER_BASE64_NUMBER if base64 else SECONDS_PER_NUMBER)
-        return write() if seconds < INLINE_WRITE_SECONDS else self._threads.run(write)
+        return write() if seconds < INLINE_WRITE_SECONDS else self._writing.run(write)
 
     def _normalize(self, asked: bool | None) -> bool:
         return self._config.normalize_embeddings if asked is None else asked
@@ -111,7 +111,10 @@ class Embed(_EmbeddingRoute):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         request = wire.parse_embed(self._body(req), self._limits)
-        model, answer = self._embed(req, resp, request)
+        try:
+            model, answer = self._embed(req, resp, request)
+        except ServiceError as error:
+            raise error.in_field("texts" if request.form == "legacy" else "inputs") from None
         encode: Callable[..., bytes] = wire.encode_tei
         if request.form == "legacy":
             encode = partial(wire.encode_legacy, model=model.name)
@@ -199,7 +202,9 @@ def _describe(model: ServedModel) -> dict[str, Any]:
 def _probe(environ: dict[str, Any]) -> Callable[[], bool] | None:
     """Tells whether the client has closed its connection, by a peek of a microsecond.
 
-    `_sock` is the plain socket below gevent's: on gevent's own, a recv would wait.
+    A client that has only ended its sending side looks the same and is taken for gone: none of the
+    known clients does that while it waits, and proxies do not either. `_sock` is the plain socket
+    below gevent's: on gevent's own, a recv would wait.
     """
     connection = getattr(environ.get("gunicorn.socket"), "_sock", None)
     if connection is None:

@@ -17,7 +17,7 @@ import gevent
 from gevent.event import Event
 
 from llmrs.backends.base import Backend
-from llmrs.collector import Batch, Collector
+from llmrs.collector import Batch, ClientGone, Collector
 from llmrs.config import Config
 from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Vectors
 from llmrs.errors import (
@@ -62,17 +62,18 @@ class ServedModel:
     """One model under its name and aliases.
 
     Args:
-        threads: native threads for work that is too long for the hub (tokenizing, writing).
+        tokenizing: native threads for texts that take too long to be tokenized on the hub.
         draining: tells whether the process has been asked to end.
     """
 
     def __init__(
-        self, backend: Backend, config: Config, threads: NativeThreads, draining: Callable[[], bool]
+        self, backend: Backend, config: Config, tokenizing: NativeThreads, draining: Callable[[], bool]
     ) -> None:
         self.backend = backend
         self.health = Health(backend)
         self._config = config
-        self._threads = threads
+        self._tokenizing = tokenizing
+        self._engine: NativeThreads | None = None
         self._draining = draining
         self._aliases = config.model_aliases
         self._idle = IdleCall(lambda: self.collector.dispatch())
@@ -114,7 +115,7 @@ class ServedModel:
         group = self.collector.admit(done.set, deadline, abandoned)
         try:
             began = time.monotonic()
-            prepared = self._prepare(inputs, request)
+            prepared = self._prepare(inputs, request, group)
             prepared_at = time.monotonic()
             self.collector.submit(group, prepared, request.batch_size or 0)
             done.wait(max(0.0, deadline - prepared_at))
@@ -155,16 +156,22 @@ class ServedModel:
     def close(self) -> None:
         """Answer what waits and release the backend."""
         self.collector.close(lambda: NotReady("the server is shutting down", retry_after=1))
+        if self._engine is not None:
+            self._engine.close()
         self.backend.close()
 
     # -- before the queue ---------------------------------------------------------------------
 
-    def _prepare(self, inputs: list[Input], request: EmbeddingRequest) -> list[Prepared]:
+    def _prepare(self, inputs: list[Input], request: EmbeddingRequest, group: Group) -> list[Prepared]:
         prepare = partial(
             self.backend.prepare, inputs, truncate=request.truncate, prompt=self._prompt(request)
         )
-        long = self.backend.waits_on == "cpu" and sum(map(len, inputs)) > INLINE_CHARACTERS
-        prepared = self._threads.run(prepare) if long else prepare()
+        if self.backend.waits_on == "network":
+            return prepare()  # which only estimates the tokens: the backend keeps its own limit
+        if sum(map(len, inputs)) > INLINE_CHARACTERS:
+            prepared = self._tokenizing.run(partial(_if_wanted, group, prepare))
+        else:
+            prepared = prepare()
         total = sum(text.n_tokens for text in prepared)
         if total > self._config.max_request_tokens:
             raise TooManyTokens(
@@ -189,7 +196,7 @@ class ServedModel:
         """How batches run: computing on native threads, waiting for a network in greenlets."""
         if self.backend.waits_on == "network":
             return lambda batch: gevent.spawn(self._call, batch) and None
-        engine = NativeThreads(self.backend.limits.slots)
+        engine = self._engine = NativeThreads(self.backend.limits.slots)
 
         def start(batch: Batch) -> None:
             timeout = batch.deadline - time.monotonic()
@@ -237,3 +244,12 @@ def _rows_of(group: Group) -> Matrix:
     if not group.done or group.matrix is None:
         raise DeadlineExceeded("the request took longer than request_timeout allows")
     return group.matrix
+
+
+def _if_wanted(group: Group, prepare: Callable[[], list[Prepared]]) -> list[Prepared]:
+    """Tokenize, unless nobody waits for it any more: many long requests may have been in front."""
+    if time.monotonic() > group.deadline:
+        raise DeadlineExceeded("the request waited longer than it may take")
+    if group.abandoned is not None and group.abandoned():
+        raise ClientGone("the client closed the connection")
+    return prepare()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import requests
 
 from tests.backends.services import shapes
 from tests.backends.services.vectors import vector
-from tests.backends.services.wire import Behaviour, serve
+from tests.backends.services.wire import Behaviour, Connection, Request, serve
 from tests.processes import Server, free_port, listens, llmrs, start, wait_until
 
 SERVICES = Path(__file__).parents[1] / "backends" / "services"
@@ -180,6 +181,31 @@ def test_a_backend_that_comes_late_goes_and_returns() -> None:
                 assert vectors(gateway, ["x"]).shape == (1, 384)
             assert embed(gateway, "x").status_code == 502
             wait_until(lambda: not healthy())
+
+
+def test_a_backend_that_listens_and_fails_is_reported() -> None:
+    broken = [False]
+    good = shapes.openai()
+
+    def behave(connection: Connection, request: Request) -> object:
+        if broken[0] and request.method == "POST":
+            return connection.answer({"error": "out of memory"}, 500)
+        return good(connection, request)
+
+    with serve(behave) as service, llmrs(BACKEND_URL=service.url) as gateway:
+
+        def status() -> int:
+            return requests.get(f"{gateway.url}/readyz", timeout=10).status_code
+
+        assert vectors(gateway, ["x"]).shape[0] == 1
+        broken[0] = True
+        for _ in range(3):
+            assert embed(gateway, "x").status_code == 502
+        wait_until(lambda: status() == 503)
+        time.sleep(2.5)
+        assert status() == 503, "its health check being answered changes nothing"
+        broken[0] = False
+        wait_until(lambda: status() == 200)
 
 
 def test_a_backend_key_is_sent_and_never_shown(tmp_path: Path) -> None:

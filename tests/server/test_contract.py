@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +11,14 @@ import gevent
 import numpy as np
 import pytest
 
+from llmrs import wire
 from llmrs.embeddings import Limits, ModelInfo
+from llmrs.errors import ServiceError
 from tests.engines import DIMENSIONS, MAX_TOKENS, FakeBackend, vector_of
 from tests.server.conftest import Client
 
 PATH = "/v1/embeddings"
+LIMITS = wire.RequestLimits(max_inputs=10)
 Make = Callable[..., Client]
 
 
@@ -368,6 +373,53 @@ def test_a_body_over_the_limit(make_client: Make) -> None:
     assert client.post(PATH, b'{"input": "x"}' + b" " * 986).status_code == 200
     error = client.error(413, PATH, b'{"input": "x"}' + b" " * 987)
     assert (error["param"], error["code"]) == (None, "request_too_large")
+
+
+def test_errors_about_inputs_name_the_field_that_holds_them(client: Client) -> None:
+    long = "w " * 50
+    error = client.error(400, "/embed", {"inputs": ["x", long], "truncate": False})
+    assert error["param"] == "inputs"
+    assert "inputs[1]" in error["message"]
+    error = client.error(500, "/embed", {"texts": ["x", "poison"]})
+    assert error["param"] == "texts"
+    assert "texts[1]" in error["message"]
+
+
+def test_an_unknown_method(client: Client) -> None:
+    result = client.request("BREW", "/health")
+    assert (result.status_code, result.json["error"]["code"]) == (405, "method_not_allowed")
+    assert result.headers["allow"]
+
+
+def test_nobody_tokenizes_for_who_has_left(make_client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make_client()
+    model = client.app.models[0]
+    prepared: list[int] = []
+    prepare = client.backend.prepare
+
+    def slow(inputs: Any, **options: Any) -> Any:
+        prepared.append(len(inputs))
+        time.sleep(0.2)
+        return prepare(inputs, **options)
+
+    monkeypatch.setattr(client.backend, "prepare", slow)
+    request = wire.parse_openai(json.dumps({"input": ["a" * 3000], "truncate": "end"}).encode(), LIMITS)
+    gone = [False]
+
+    def ask(i: int) -> str:
+        try:
+            model.embed(request, time.monotonic() + 20, lambda: gone[0])
+        except ServiceError as error:
+            return type(error).__name__
+        return "answered"
+
+    asks = [gevent.spawn(ask, i) for i in range(5)]
+    gevent.sleep(0.1)
+    gone[0] = True
+    gevent.joinall(asks, timeout=20)
+    assert prepared == [1], "the others left while they waited for the tokenizer"
+    assert [each.value for each in asks].count("ClientGone") >= 4
+    assert model.collector.waiting == 0
 
 
 def test_unknown_paths_and_methods(client: Client) -> None:
