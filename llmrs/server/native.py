@@ -87,7 +87,7 @@ class NativeThreads:
         self._results.append((self._thread_ended, None, None))
         self._watcher.send()
 
-    def _thread_ended(self, result: None, error: None) -> None:
+    def _thread_ended(self, result: None, error: BaseException | None) -> None:
         self._count -= 1
         if not self._count:
             self._watcher.stop()
