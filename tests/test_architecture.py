@@ -54,6 +54,7 @@ WRAPPED = {
     "huggingface_hub": ("models", 1),
     "requests": ("backends", 1),
     "urllib3": ("backends", 2),  # The connections themselves, and the session over them.
+    "httptools": ("server", 1),
     "falcon": ("server", None),
     "gevent": ("server", None),
     "gunicorn": ("server", None),

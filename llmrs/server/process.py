@@ -19,6 +19,9 @@ from llmrs.config import Config
 
 log = logging.getLogger("llmrs.server")
 
+WORKER_CLASSES = {"llmrs": "llmrs.server.worker.Worker", "gevent": "gevent"}
+"""gunicorn's names of the choices of `worker_class`."""
+
 EXAMPLE = (
     """curl -s {url}/v1/embeddings -H 'Content-Type: application/json' -d '{{"input": "Hello, world"}}'"""
 )
@@ -33,7 +36,7 @@ def gunicorn_settings(config: Config) -> dict[str, Any]:
     check_type(config)
     return {
         "bind": config.bind,
-        "worker_class": config.worker_class,
+        "worker_class": WORKER_CLASSES[config.worker_class],
         # One process holds the model and batches for everyone: a second one would split the
         # batches and hold the weights twice. (`workers` of llmrs means batches in flight.)
         "workers": 1,

@@ -234,7 +234,32 @@ def test_a_body_over_the_limit_is_answered_and_the_connection_closed() -> None:
 def test_http_junk_is_refused_and_the_server_goes_on(server: Server, request_bytes: bytes) -> None:
     answer = raw(server, request_bytes)
     assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Connection: close" in head
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    assert b"nonsense" not in body
+    assert b"yyy" not in body
     assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
+
+
+def test_a_body_declared_too_large_is_refused_without_a_100() -> None:
+    with llmrs(PAYLOAD_LIMIT="1000") as server:
+        answer = raw(server, HEAD + b"Expect: 100-continue\r\nContent-Length: 5000\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"Connection: close" in answer
+        body = b'{"input": "x"}'
+        head = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert raw(server, head + body).startswith(b"HTTP/1.1 200 ")
+
+
+def test_gunicorns_own_worker_serves_too() -> None:
+    with llmrs(WORKER_CLASS="gevent") as server:
+        assert "Using worker: gevent" in server.log
+        answer = requests.post(f"{server.url}/v1/embeddings", json={"input": ["a", "b"]}, timeout=30)
+        assert len(answer.json()["data"]) == 2
+        assert (
+            raw(server, HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello")[:12] == b"HTTP/1.1 400"
+        )
 
 
 def test_a_client_that_leaves_disturbs_nobody(server: Server) -> None:
