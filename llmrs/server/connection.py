@@ -6,6 +6,7 @@ environ, logging and two writes; the walk here is a recv, llhttp, a dict, the ap
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,7 +20,8 @@ from llmrs import wire
 from llmrs.errors import InternalError, RequestTimeout, ServiceError
 from llmrs.server.body import CLOSE, TIMED
 from llmrs.server.channel import BODY, FAR, HEAD, IDLE, WORK, Channel, ClientGone, Timeouts
-from llmrs.server.http1 import BadRequest, Limits, Parser, Request
+from llmrs.server.http1 import Parser
+from llmrs.server.request import BadRequest, Limits, Request
 from llmrs.server.response import Response
 from llmrs.server.wsgi import Input
 
@@ -137,7 +139,8 @@ class Connection(Channel):
                 raise request.fault
             if request.expects_continue:
                 request.expects_continue = False
-                self.send(CONTINUE)
+                with contextlib.suppress(ClientGone):  # reading will tell it in the form of an answer
+                    self.send(CONTINUE)
             data = self._receive_body()
             if data:
                 self._parser.feed(data)

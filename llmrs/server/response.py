@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any
 
-from llmrs.server.http1 import Request
+from llmrs.server.request import Request
 
 JOIN_BYTES = 16 * 1024
 """Longer bodies are not copied to join them with their head: the system call takes both."""
@@ -81,7 +81,8 @@ class Response:
             raise AssertionError("start_response was called twice")
         if status not in _prefixes and not _STATUS.fullmatch(status):
             raise ValueError("the application gave an invalid status")
-        self._fields = self._checked(headers)
+        self._status = ""
+        self._fields = self._checked(headers, status)
         self._status = status
         return self.write
 
@@ -110,7 +111,7 @@ class Response:
 
     # -- headers ------------------------------------------------------------------------------
 
-    def _checked(self, headers: list[tuple[str, str]]) -> str:
+    def _checked(self, headers: list[tuple[str, str]], status: str) -> str:
         """The application's headers as they are sent, less those that are the server's."""
         self._left, self._own = None, ()
         lines = []
@@ -119,8 +120,8 @@ class Response:
             if kind is None:
                 kind = _kind_of(name)
             if kind:
-                if kind == HOP_BY_HOP:
-                    continue
+                if kind == HOP_BY_HOP or (kind == LENGTH and status.startswith("204")):
+                    continue  # to a 204, which has no body, a length is forbidden: RFC 9110, 8.6
                 if kind == OWN:
                     self._own = (*self._own, name.lower())
                 else:

@@ -107,7 +107,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def _listen(self, listener: Any, pool: Pool) -> StreamServer:
         from llmrs.server.connection import Connection
-        from llmrs.server.http1 import Limits
+        from llmrs.server.request import Limits
 
         limits = Limits(
             self.cfg.limit_request_line or sys.maxsize,

@@ -20,7 +20,8 @@ def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         "/nothing": nothing, "/big": big, "/slow": slow, "/twice": twice, "/bad-header": bad_header,
         "/silent": silent, "/readline": readline, "/not-modified": not_modified, "/too-much": too_much,
         "/too-little": too_little, "/hop-by-hop": hop_by_hop, "/cut": cut, "/leave": leave,
-        "/socket": socket_options, "/close": close, "/watch": watch, "/endless": endless, "/busy": busy,
+        "/socket": socket_options, "/close": close, "/watch": watch, "/endless": endless,
+        "/busy": busy, "/read-late": read_late,
     }  # fmt: skip
     return routes.get(environ["PATH_INFO"], echo)(environ, start)
 
@@ -149,11 +150,18 @@ def big(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
 
 
 def busy(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-    """Keep the hub from everything else for a second."""
-    until = time.monotonic() + 1.0
+    """Keep the hub from everything else for as many milliseconds as the query says."""
+    until = time.monotonic() + int(environ["QUERY_STRING"]) / 1000
     while time.monotonic() < until:
         pass
     return unread(environ, start)
+
+
+def read_late(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+    """Begin the answer, then read the body."""
+    start("200 OK", [("Content-Type", "text/plain")])
+    yield b"begun "
+    yield environ["wsgi.input"].read()
 
 
 def endless(environ: dict[str, Any], start: Start) -> Iterable[bytes]:

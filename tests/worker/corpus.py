@@ -111,6 +111,8 @@ BAD = {
     "two content types": POST + b"Content-Type: text/html\r\n\r\n",
     "bare LF in a header": b"GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
     "bare LF everywhere": b"GET / HTTP/1.1\nHost: x\n\n",
+    "bare LF after another fault": b"GET / HTTP/3.0\r\nHost: x\nX: y\r\nZ: z\r\n\r\n",
+    "bare LF among too many headers": GET + b"X: y\r\n" * 150 + b"X: y\n" + b"X: y\r\n" * 150 + b"\r\n",
     "bare LF at the end": GET + b"X: y\r\n\n",
     "bare CR in a value": GET + b"X: a\rb\r\n\r\n",
     "bare CR at the end of a line": GET + b"X: a\rY: b\r\n\r\n",
@@ -137,7 +139,7 @@ BAD = {
     "te in http/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + END,
     "too many headers": GET + b"X: y\r\n" * 300 + b"\r\n",
     "a header too long": GET + b"X: " + b"y" * 9_000 + b"\r\n\r\n",
-    "a target too long": b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target too long": b"GET /" + b"y" * 5_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
     "unknown expectation": POST + b"Expect: miracles\r\nContent-Length: 5\r\n\r\nhello",
     "contradictory schemes": GET + b"X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n",
 }  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_connection_that_falls_quiet_is_closed_after_a_second() -> None:
 def test_who_has_connected_already_is_still_served() -> None:
     """The hub is busy: when it hears of the end, these clients still wait in the listener's queue."""
     with gunicorn(OURS) as server, connect(server) as busy:
-        busy.sendall(b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+        busy.sendall(b"GET /busy?1000 HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.2)
         waiting = [connect(server) for _ in range(30)]
         for connection in waiting:

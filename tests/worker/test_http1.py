@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from llmrs.server.http1 import MAX_HEAD, BadRequest, Limits, Parser, Request
+from llmrs.server.http1 import MAX_HEAD, Parser
+from llmrs.server.request import BadRequest, Limits, Request
 from tests.worker.corpus import BAD, BAD_BODIES, CHUNKED, END, GET, GOOD, ONLY_OURS, POST, chunks
 
 CORPUS = {**GOOD, **BAD, **BAD_BODIES, **{name: row[0] for name, row in ONLY_OURS.items()}}

@@ -62,6 +62,16 @@ def test_no_continue_is_sent_to_a_request_that_is_refused(ours: Server) -> None:
         assert answer.headers["connection"] == "close", "the body was never asked for, and may come or not"
 
 
+def test_no_continue_is_sent_in_the_middle_of_an_answer(ours: Server) -> None:
+    with connect(ours) as connection:
+        connection.sendall(post(b"/read-late", 5, b"Expect: 100-continue"))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"hello")
+        rest = read_all(connection)
+        assert b"hello" in rest
+        assert b"100" not in rest
+
+
 @pytest.mark.parametrize("path", [b"/raise", b"/bad-header", b"/silent", b"/leave"])
 def test_an_application_that_fails_is_a_500_without_details(ours: Server, path: bytes) -> None:
     before = len(ours.log)

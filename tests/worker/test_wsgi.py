@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 
@@ -9,7 +10,7 @@ import pytest
 
 from llmrs.server import response as response_module
 from llmrs.server import wsgi
-from llmrs.server.http1 import Request
+from llmrs.server.request import Request
 from llmrs.server.response import JOIN_BYTES, Response
 from llmrs.server.wsgi import Input, header_key, split_target
 from tests.worker.client import Answer, answers
@@ -111,6 +112,14 @@ def test_an_answer_without_a_body(method: str, status: str, streamed: bool) -> N
     assert raw.endswith(b"\r\nA: b\r\n\r\n")
     assert b"ransfer" not in raw
     assert not exchange.response.close
+
+
+def test_a_204_has_no_length() -> None:
+    for status, present in (("204 No Content", False), ("304 Not Modified", True)):
+        exchange = Exchange()
+        exchange.response.start(status, [LENGTH])
+        exchange.response.respond([])
+        assert ("content-length" in exchange.answer.headers) is present
 
 
 def test_the_date_is_current_and_the_server_unversioned() -> None:
@@ -226,8 +235,6 @@ CALLS = ["read", "read5", "read0", "readline", "readline3", "readlines", "iterat
 
 @pytest.mark.parametrize("seed", range(200))
 def test_an_input_reads_like_a_file(seed: int) -> None:
-    import io
-
     dice = random.Random(seed)
     cuts = sorted(dice.sample(range(1, len(BODY)), dice.randrange(6)))
     pieces = [BODY[a:b] for a, b in zip([0, *cuts], [*cuts, len(BODY)], strict=True)]
