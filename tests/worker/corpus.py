@@ -184,5 +184,6 @@ STATUS = {
     "version 3.0": (505, 400, "RFC 9110 has a status for it"),
     "version 0.9": (505, 400, "the same"),
     "preface of HTTP/2": (505, 400, "the same"),
+    "bare LF among too many headers": (400, 431, "the first fault counts, however the head was cut"),
 }
 """Where both refuse with another status: ours, gunicorn's, and the reason."""
