@@ -10,18 +10,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from llmrs.embeddings import Matrix
 from llmrs.errors import ConfigError, DeadlineExceeded, EngineError
 from llmrs.models.cores import usable_cores
 from llmrs.models.folder import ModelFolder
 from llmrs.models.graph import build_graph
-from llmrs.models.plan import MAX_CELLS, Run, plan
+from llmrs.models.packing import Inputs, Ints, pack
+from llmrs.models.plan import Run, columns_for, plan
 
 CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 """What the CPU plugin calls the dtypes it computes in natively."""
@@ -29,11 +30,12 @@ CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 WARM_UP_SECONDS = 0.5
 """Spent on running the commonest shapes before the first request, which then does not pay for them."""
 
-WARM_UP_COLUMNS = (16, 32, 24, 8, 48, 64, 40, 56)
-WARM_UP_ROWS = (1, 8, 32, 2, 4, 16)
-
-Tokens = NDArray[np.int32]
-"""The token ids of one text, [n]."""
+WARM_UP_SHAPES = (
+    *((1, columns) for columns in (16, 32, 24, 8, 48, 64, 40, 56)),  # one text
+    *((rows, 64) for rows in (16, 8, 4, 2, 12, 6, 3)),  # batches
+    *((rows, columns) for columns in (128, 96) for rows in (1, 8, 4, 2)),
+)
+"""Rows and columns."""
 
 
 class Engine:
@@ -61,7 +63,7 @@ class Engine:
         """
         self.dimensions = folder.dimensions
         self._longest = folder.max_tokens
-        self._padding_id = folder.encoder.padding_id
+        self._encoder = folder.encoder
         graph = build_graph(folder)
         compiled = _compile(graph.model, dtype, threads or usable_cores(), streams)
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
@@ -75,10 +77,11 @@ class Engine:
         for weights in self._weights:
             weights.release_pages()
 
-    def embed(self, texts: Sequence[Tokens], *, timeout: float = float("inf")) -> Matrix:
+    def embed(self, texts: Sequence[Ints], *, timeout: float = float("inf")) -> Matrix:
         """Vectors of texts given as token ids, float32 [len(texts), dimensions], in order.
 
-        Each text has 1 to the model's longest input of ids below its vocabulary.
+        Each text has 1 to the model's longest input of ids below its vocabulary. A text for which
+        the model gives NaN or infinity has such a row, and no other text has for its sake.
 
         Raises:
             DeadlineExceeded: `timeout` seconds have passed; looked at between runs.
@@ -86,40 +89,48 @@ class Engine:
         """
         deadline = time.monotonic() + timeout
         matrix = np.empty((len(texts), self.dimensions), np.float32)
+        runs = plan([len(text) for text in texts], self._longest)
         request = self._idle.pop()
         try:
-            for run in plan([len(text) for text in texts], self._longest):
+            while runs:
                 if time.monotonic() > deadline:
                     raise DeadlineExceeded("the model did not finish in time")
-                matrix[run.texts] = self._run(request, run, texts)
+                run = runs.pop()
+                vectors, row_sums = self._run(request, run, texts)
+                matrix[[index for row in run.texts for index in row]] = vectors
+                if not np.isfinite(row_sums).all():
+                    runs += self._alone(run, row_sums, texts)
         finally:
             self._idle.append(request)
         return matrix
 
-    def _run(self, request: Any, run: Run, texts: Sequence[Tokens]) -> Matrix:
-        """Vectors of one run's texts; a view of the request's memory, until its next run."""
+    def _run(self, request: Any, run: Run, texts: Sequence[Ints]) -> tuple[Matrix, Matrix]:
+        """The graph's results for one run; views of the request's memory, until its next run."""
         try:
-            ids = np.full((run.rows, run.columns), self._padding_id, np.int32)
-            lengths = np.ones(run.rows, np.int32)
-            for row, index in enumerate(run.texts):
-                text = texts[index]
-                ids[row, : len(text)] = text
-                lengths[row] = len(text)
-            return _infer(request, ids, lengths)[: len(run.texts)]
+            return _infer(request, pack(run, texts, self._encoder))
         except Exception as error:  # OpenVINO raises RuntimeError, whatever the reason
             raise EngineError("the model could not compute a vector") from error
+
+    def _alone(self, run: Run, row_sums: Matrix, texts: Sequence[Ints]) -> list[Run]:
+        """A run for each text that shared a row in which something was not finite."""
+        shared = [row for row, total in zip(run.texts, row_sums, strict=False) if not isfinite(total)]
+        return [
+            Run([[index]], 1, columns_for(len(texts[index]), self._longest))
+            for row in shared
+            if len(row) > 1
+            for index in row
+        ]
 
     def _warm_up(self, request: Any, seconds: float) -> None:
         """Run common shapes, the commonest first, until the time is up; one at least."""
         until = time.monotonic() + seconds
-        for rows in WARM_UP_ROWS:
-            for columns in WARM_UP_COLUMNS:
-                columns = min(columns, self._longest)
-                if rows * columns <= MAX_CELLS:
-                    ids = np.full((rows, columns), self._padding_id, np.int32)
-                    _infer(request, ids, np.full(rows, columns, np.int32))
-                if time.monotonic() > until:
-                    return
+        for rows, columns in WARM_UP_SHAPES:
+            columns = min(columns, self._longest)
+            text = np.full(columns, self._encoder.padding_id, np.int32)
+            run = Run([[row] for row in range(rows)], rows, columns)
+            _infer(request, pack(run, [text] * rows, self._encoder))
+            if time.monotonic() > until:
+                return
 
 
 def _compile(graph: ov.Model, dtype: str, threads: int, streams: int) -> Any:
@@ -137,13 +148,12 @@ def _compile(graph: ov.Model, dtype: str, threads: int, streams: int) -> Any:
     return core.compile_model(graph, "CPU", settings)
 
 
-def _infer(request: Any, ids: Tokens, lengths: Tokens) -> Matrix:
-    """One run of the model. The result is a view of the request's memory, until its next run.
+def _infer(request: Any, inputs: Inputs) -> tuple[Matrix, Matrix]:
+    """One run of the model. The results are views of the request's memory, until its next run.
 
     Setting tensors by hand costs 20 us, the convenience of `request.infer({...})` 30 to 45.
     """
-    request.set_input_tensor(0, ov.Tensor(ids, shared_memory=True))
-    request.set_input_tensor(1, ov.Tensor(lengths, shared_memory=True))
+    for index, array in enumerate(inputs):
+        request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
     request.infer()
-    vectors: Matrix = request.get_output_tensor(0).data
-    return vectors
+    return request.get_output_tensor(0).data, request.get_output_tensor(1).data

@@ -4,9 +4,10 @@ From token ids to finished vectors in one graph: embeddings, encoder layers, poo
 steps the folder lists after it. The constants are views of the mapped weight files, so building
 copies nothing; neither torch nor a conversion is involved.
 
-Written for the CPU plugin: int32 ids, one additive mask broadcast over heads and queries, the fused
-attention op, layer norm as mean-variance normalization. Linear layers, norms and activations work on
-the last axis only; `_attention` and the pooling are the only places that know rows from columns.
+Written for the CPU plugin: int32 ids, one additive mask broadcast over heads, the fused attention op,
+layer norm as mean-variance normalization. Texts lie side by side in rows (see plan.py). Linear layers,
+norms and activations work on the last axis only and do not notice; the mask keeps each text from
+seeing its neighbours, and the pooling picks out what is its own.
 
 Source of the arithmetic: "BERT" (Devlin et al., 2018) as Hugging Face transformers 5 computes it.
 """
@@ -27,33 +28,39 @@ Node: TypeAlias = Any
 """An OpenVINO node; its ops are generated, and typed too loosely to help."""
 
 MASKED = -65504.0
-"""Added to the score of a padded place: far below any score, and still finite as a float16."""
+"""Added to the score of a place that a token must not see: far below any score, and still finite as a
+float16."""
 
 WORDS = "embeddings.word_embeddings.weight"
 
 
 class Batch(NamedTuple):
-    """The graph's view of its inputs: B texts of up to S tokens.
+    """The graph's view of its inputs: R rows of C places, in which T texts lie side by side.
 
     Attributes:
-        ids: int32 [B, S].
-        lengths: int32 [B], tokens of each text.
-        columns: int32 [1], S.
-        real: float32 [B, S], 1 where there is a token, 0 where there is padding.
+        ids, positions, segments, starts, lengths: see packing.Inputs.
+        places: int32 [T, L], where the tokens of each text are, counted through all rows; L is the
+            length of the longest text, and shorter ones repeat their last place.
+        real: float32 [T, L, 1], 1 where a text has a token, 0 beyond its end.
     """
 
     ids: Node
+    positions: Node
+    segments: Node
+    starts: Node
     lengths: Node
-    columns: Node
+    places: Node
     real: Node
 
 
 class Graph(NamedTuple):
-    """A model as a graph: (`ids` int32 [B, S], `lengths` int32 [B]) to float32 [B, dimensions].
+    """A model as a graph: the arrays of packing.Inputs to the texts' vectors, float32 [T, dimensions].
 
-    Ids beyond a text's length are ignored; every length is at least 1. The graph and whatever is
-    compiled from it refer to the mapped files of `weights` without keeping them mapped: whoever
-    uses either must keep `weights` too.
+    Its second result, float32 [R], is finite for the rows of which every place is. Elsewhere all
+    texts of the row may be wrong: a neighbour's NaN is weighed with zero, and not always stays NaN.
+
+    The graph and whatever is compiled from it refer to the mapped files of `weights` without keeping
+    them mapped: whoever uses either must keep `weights` too.
     """
 
     model: ov.Model
@@ -66,20 +73,26 @@ def build_graph(folder: ModelFolder) -> Graph:
     Raises:
         ModelError: a tensor is missing or does not have the shape that the folder implies.
     """
-    ids = ops.parameter(ov.PartialShape([-1, -1]), ov.Type.i32, name="ids")
-    lengths = ops.parameter(ov.PartialShape([-1]), ov.Type.i32, name="lengths")
-    batch = _batch(ids, lengths)
+    inputs = [
+        ops.parameter(ov.PartialShape([-1] * axes), ov.Type.i32, name=name)
+        for name, axes in (("ids", 2), ("positions", 2), ("segments", 2), ("starts", 1), ("lengths", 1))
+    ]
+    batch = _batch(*inputs)
     weights = [Weights.of(folder.path)]
     tokens = _encode(batch, folder.encoder, weights[0])
     vectors = _finish(tokens, batch, folder, weights)
-    return Graph(ov.Model([ops.result(vectors)], [ids, lengths], "encoder"), weights)
+    # What is not finite in any layer is carried on by the residual connections, and kept by the sum.
+    sums = ops.reduce_sum(tokens, _ints(1, 2))
+    return Graph(ov.Model([ops.result(vectors), ops.result(sums)], inputs, "encoder"), weights)
 
 
-def _batch(ids: Node, lengths: Node) -> Batch:
-    columns = ops.gather(ops.shape_of(ids, "i32"), _ints(1), _int(0))
-    places = ops.range(_int(0), ops.squeeze(columns, _ints(0)), _int(1), "i32")
-    real = ops.less(ops.unsqueeze(places, _ints(0)), ops.unsqueeze(lengths, _ints(1)))
-    return Batch(ids, lengths, columns, ops.convert(real, "f32"))
+def _batch(ids: Node, positions: Node, segments: Node, starts: Node, lengths: Node) -> Batch:
+    longest = ops.reduce_max(lengths, _ints(0))
+    steps = ops.unsqueeze(ops.range(_int(0), longest, _int(1), "i32"), _ints(0))
+    real = ops.convert(ops.less(steps, ops.unsqueeze(lengths, _ints(1))), "f32")
+    last = ops.unsqueeze(ops.subtract(lengths, _int(1)), _ints(1))
+    places = ops.add(ops.unsqueeze(starts, _ints(1)), ops.minimum(steps, last))
+    return Batch(ids, positions, segments, starts, lengths, places, ops.unsqueeze(real, _ints(2)))
 
 
 # -- the encoder ----------------------------------------------------------------------------------
@@ -107,10 +120,12 @@ class _Layers:
 
 
 def _encode(batch: Batch, encoder: Encoder, weights: Weights) -> Node:
-    """Token vectors, float32 [B, S, hidden]."""
+    """Token vectors, float32 [R, C, hidden]."""
     layers = _Layers(weights, weights.prefix_of(WORDS), encoder.epsilon)
-    padding = ops.multiply(ops.subtract(_float(1), batch.real), _float(MASKED))
-    mask = ops.unsqueeze(padding, _ints(1, 2))
+    # Query by key: a token sees those of its own text. Padding sees padding, so no row is without any.
+    queries, keys = ops.unsqueeze(batch.segments, _ints(2)), ops.unsqueeze(batch.segments, _ints(1))
+    others = ops.convert(ops.not_equal(queries, keys), "f32")
+    mask = ops.unsqueeze(ops.multiply(others, _float(MASKED)), _ints(1))
     x = _embed(batch, encoder, layers)
     for index in range(encoder.layers):
         x = _layer(x, mask, encoder, layers, encoder.names.layer.format(index))
@@ -125,21 +140,8 @@ def _embed(batch: Batch, encoder: Encoder, layers: _Layers) -> Node:
         types = layers.constant("embeddings.token_type_embeddings.weight", encoder.token_types, hidden)
         x = ops.add(x, ops.gather(types, _int(0), _int(0)))
     table = layers.constant("embeddings.position_embeddings.weight", encoder.positions, hidden)
-    if encoder.positions_skip_padding:
-        positions = ops.gather(table, _counted_positions(batch, encoder.padding_id), _int(0))
-    else:
-        positions = ops.slice(table, _ints(0), batch.columns, _ints(1), _ints(0))
-    return layers.norm(ops.add(x, positions), "embeddings.LayerNorm", hidden)
-
-
-def _counted_positions(batch: Batch, padding_id: int) -> Node:
-    """RoBERTa's positions, int32 [B, S]: the n-th id that is not padding has padding_id + n.
-
-    A text may contain the padding token itself, which then has position `padding_id` and is not
-    counted.
-    """
-    counts = ops.convert(ops.not_equal(batch.ids, _int(padding_id)), "i32")
-    return ops.add(ops.multiply(ops.cum_sum(counts, _int(1)), counts), _int(padding_id))
+    x = ops.add(x, ops.gather(table, batch.positions, _int(0)))
+    return layers.norm(x, "embeddings.LayerNorm", hidden)
 
 
 def _layer(x: Node, mask: Node, encoder: Encoder, layers: _Layers, prefix: str) -> Node:
@@ -178,8 +180,8 @@ def _activate(x: Node, name: str) -> Node:
 
 
 def _finish(tokens: Node, batch: Batch, folder: ModelFolder, weights: list[Weights]) -> Node:
-    """Text vectors, float32 [B, dimensions]; adds the steps' weights to `weights`."""
-    x = tokens
+    """Text vectors, float32 [T, dimensions]; adds the steps' weights to `weights`."""
+    x = ops.reshape(tokens, _ints(-1, folder.encoder.hidden), False)
     for step in folder.steps:
         if isinstance(step, Pooling):
             pooled = [_pool(x, batch, mode) for mode in step.modes]
@@ -198,20 +200,20 @@ def _finish(tokens: Node, batch: Batch, folder: ModelFolder, weights: list[Weigh
 
 
 def _pool(tokens: Node, batch: Batch, mode: str) -> Node:
-    """One vector a text from its token vectors [B, S, hidden], padding left out."""
+    """One vector a text from the vectors of all places, [R * C, hidden]."""
     if mode == "cls":
-        return ops.gather(tokens, _int(0), _int(1))
+        return ops.gather(tokens, batch.starts, _int(0))
     if mode == "lasttoken":
-        last = ops.unsqueeze(ops.subtract(batch.lengths, _int(1)), _ints(1))
-        return ops.squeeze(ops.gather(tokens, last, _int(1), 1), _ints(1))
-    real = ops.unsqueeze(batch.real, _ints(2))
+        last = ops.subtract(ops.add(batch.starts, batch.lengths), _int(1))
+        return ops.gather(tokens, last, _int(0))
+    own = ops.gather(tokens, batch.places, _int(0))  # [T, L, hidden]
+    real = batch.real
     if mode == "max":
-        padding = ops.multiply(ops.subtract(_float(1), real), _float(np.finfo(np.float32).min))
-        return ops.reduce_max(ops.add(tokens, padding), _ints(1))
+        beyond = ops.multiply(ops.subtract(_float(1), real), _float(np.finfo(np.float32).min))
+        return ops.reduce_max(ops.add(own, beyond), _ints(1))
     if mode == "weightedmean":
-        places = ops.cum_sum(real, _int(1))
-        real = ops.multiply(real, places)
-    total = ops.reduce_sum(ops.multiply(tokens, real), _ints(1))
+        real = ops.multiply(real, ops.cum_sum(real, _int(1)))
+    total = ops.reduce_sum(ops.multiply(own, real), _ints(1))
     weight = ops.reduce_sum(real, _ints(1))
     return ops.divide(total, ops.sqrt(weight) if mode == "mean_sqrt_len_tokens" else weight)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from llmrs.models.engine import Engine
 from llmrs.models.folder import read_folder
@@ -132,3 +133,34 @@ def test_low_precision_stays_close(tmp_path):
     texts = random_texts(made.max_tokens)
     expected = np.stack([made.oracle(text) for text in texts])
     assert cosines(engine.embed(texts), expected).min() >= (0.999 if engine.precision == "bf16" else 0.99999)
+
+
+def test_neighbours_in_a_row_do_not_see_each_other(tmp_path):
+    """Every pair of a text and its neighbours gives the text the vector it has alone."""
+    made = make_model(tmp_path, pooling=("cls", "max", "mean", "lasttoken"))
+    engine = Engine(read_folder(made.folder), dtype="f32", threads=1)
+    random = np.random.default_rng(7)
+    text = random.integers(0, VOCABULARY, 6).astype(np.int32)
+    alone = engine.embed([text])[0]
+    for length in range(1, made.max_tokens - 6):
+        others = [random.integers(0, VOCABULARY, length).astype(np.int32) for _ in range(5)]
+        among = engine.embed([*others[:3], text, *others[3:]])[3]
+        np.testing.assert_allclose(among, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_a_vector_that_is_not_finite_spoils_no_other(poison, pooling, tmp_path):
+    made = make_model(tmp_path, pooling=(pooling,))
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    tensors["embeddings.word_embeddings.weight"][9] = poison
+    save_file(tensors, path)
+    engine = Engine(read_folder(made.folder), dtype="f32", threads=1)
+    good = [np.full(length, 5 + length, np.int32) for length in (1, 2, 3)]
+    bad = np.array([5, 9, 6], np.int32)
+    vectors = engine.embed([good[0], bad, good[1], bad, good[2]])
+    if pooling == "mean":
+        assert np.isfinite(vectors).all(axis=1).tolist() == [True, False, True, False, True]
+    expected = np.stack([made.oracle(text) for text in good])
+    np.testing.assert_allclose(vectors[[0, 2, 4]], expected, rtol=1e-4, atol=1e-5)
