@@ -9,7 +9,7 @@ The rules of this file:
   loop to call `dispatch` once it has drained its readable sockets, so that everything that
   arrived in the same tick shares the batch.
 - One text is the unit. A `Group` is one request's texts; a batch takes runs of texts (`Span`)
-  from several groups. Which ones is `fairqueue`'s to say.
+  from several groups. Which ones is `fairqueue`'s to say, and `batch` finds those that are the same.
 - Every admitted group gets exactly one answer on every path: `notify` is called once.
 """
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from llmrs.batch import Batch, Computing, Share
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError, UpstreamError
 from llmrs.fairqueue import FairQueue, Group, Span
@@ -37,48 +38,6 @@ class ClientGone(ServiceError):
 
     status = 499
     code = "client_gone"
-
-
-class Batch:
-    """Texts of one or more groups that go to the backend together."""
-
-    __slots__ = ("spans", "started_at")
-
-    def __init__(self, spans: tuple[Span, ...], started_at: float) -> None:
-        self.spans = spans
-        self.started_at = started_at
-
-    def __len__(self) -> int:
-        return sum(map(len, self.spans))
-
-    @property
-    def prepared(self) -> list[Prepared]:
-        """The texts in batch order: row i of the batch's vectors is the vector of `prepared[i]`."""
-        return [text for group, start, stop in self.spans for text in group.prepared[start:stop]]
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of its texts, padding not included."""
-        return sum(sum(group.n_tokens[start:stop]) for group, start, stop in self.spans)
-
-    @property
-    def deadline(self) -> float:
-        """When the last of its requests gives up, on the collector's clock."""
-        return max(span.group.deadline for span in self.spans)
-
-    def halves(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-        """Its texts in two batches of almost equal size, to find out which one is at fault."""
-        left: list[Span] = []
-        right: list[Span] = []
-        room = len(self) // 2
-        for group, start, stop in self.spans:
-            cut = min(stop, start + room)
-            if cut > start:
-                left.append(Span(group, start, cut))
-            if cut < stop:
-                right.append(Span(group, cut, stop))
-            room -= cut - start
-        return tuple(left), tuple(right)
 
 
 class Collector:
@@ -107,8 +66,9 @@ class Collector:
         self._capacity = queue_capacity
         self._clock = clock
         self._queue = FairQueue(self._alive, self._leave)
-        self._retries: deque[tuple[Span, ...]] = deque()
+        self._retries: deque[list[Span]] = deque()
         self._running: set[Batch] = set()
+        self._computing = Computing()
         self._closed: Callable[[], ServiceError] | None = None
         self._seconds_per_text = 0.0
         self._seconds_per_token = 0.0
@@ -176,10 +136,14 @@ class Collector:
         limits = self._limits()
         while self.running < limits.slots:
             now = self._clock()
-            spans = self._next_retry() or self._queue.take(limits, self._seconds_per_token, now)
+            spans = self._next_retry() or self._queue.take(
+                limits, self._seconds_per_token, now, limits.slots - self.running
+            )
             if not spans:
                 return
-            self._run(Batch(spans, now))
+            batch = self._computing.form(spans, now)
+            if len(batch):
+                self._run(batch)
 
     def finish(self, batch: Batch, vectors: Vectors) -> None:
         """Hand the rows of a batch to their groups.
@@ -196,10 +160,8 @@ class Collector:
             if self._queue.efficient_batch_waits(self._limits(), self._clock()):
                 self.dispatch()
         finally:
-            row = 0
-            for span in batch.spans:
-                self._deliver(span, vectors, row)
-                row += len(span)
+            for share in (*batch.shares, *batch.joined):
+                self._deliver(share, vectors)
             self._wake_if_useful()
 
     def fail(self, batch: Batch, error: ServiceError) -> None:
@@ -209,19 +171,22 @@ class Collector:
         if error.poison and len(batch) > 1:
             self._retries.extend(half for half in batch.halves() if half)
         else:
-            for group, start, _ in batch.spans:
+            for (group, start, _), _ in batch.shares:
                 self._settle(group, error.about(start) if error.poison else error.about(None))
+        # Whoever came later has a deadline of their own, and maybe a better neighbourhood.
+        if batch.joined:
+            self._retries.append([share.span for share in batch.joined])
         self._wake_if_useful()
 
     # -- starting a batch -------------------------------------------------------------------
 
-    def _next_retry(self) -> tuple[Span, ...]:
-        """Half of a failed batch, less the texts whose request has been answered since."""
+    def _next_retry(self) -> list[Span]:
+        """Texts of a failed batch, less those whose request has been answered since."""
         while self._retries:
-            spans = tuple(span for span in self._retries.popleft() if not span.group.done)
+            spans = [span for span in self._retries.popleft() if self._alive(span.group)]
             if spans:
                 return spans
-        return ()
+        return []
 
     def _alive(self, group: Group) -> bool:
         """Whether a group still wants its vectors; one that does not is answered and dropped."""
@@ -236,8 +201,6 @@ class Collector:
 
     def _run(self, batch: Batch) -> None:
         self._running.add(batch)
-        for span in batch.spans:
-            span.group.started_at = span.group.started_at or batch.started_at
         try:
             self._start(batch)
         except ServiceError as error:
@@ -248,11 +211,12 @@ class Collector:
 
     # -- answering --------------------------------------------------------------------------
 
-    def _deliver(self, span: Span, vectors: Vectors, row: int) -> None:
-        group, start, stop = span
+    def _deliver(self, share: Share, vectors: Vectors) -> None:
+        (group, start, stop), row = share
         if group.done:
             return
-        rows = vectors.matrix[row : row + len(span)]
+        n = stop - start
+        rows = vectors.matrix[row : row + n]
         if group.matrix is None:
             # A request whose texts are the whole batch takes the batch's matrix as it is.
             whole = len(rows) == len(vectors.matrix) == len(group.prepared)
@@ -263,8 +227,8 @@ class Collector:
         if rows is not group.matrix:
             group.matrix[start:stop] = rows
         if vectors.n_tokens is not None:
-            group.n_tokens[start:stop] = vectors.n_tokens[row : row + len(span)]
-        group.remaining -= len(span)
+            group.n_tokens[start:stop] = vectors.n_tokens[row : row + n]
+        group.remaining -= n
         if group.remaining == 0:
             self._settle(group, None)
 
@@ -289,6 +253,7 @@ class Collector:
         if batch not in self._running:
             return False
         self._running.remove(batch)
+        self._computing.release(batch)
         seconds = self._clock() - batch.started_at
         self._seconds_per_text = _mean(self._seconds_per_text, seconds / len(batch))
         self._seconds_per_token = _mean(self._seconds_per_token, seconds / batch.n_tokens)

@@ -110,7 +110,9 @@ class Config:
 
     batch_size: int = option(32, integer(1, 65536), "most texts in one backend batch")
     max_batch_tokens: int = option(16384, integer(1, 1 << 30), "most tokens in one backend batch")
-    workers: int | None = option(None, integer(1, 1024), "batches in flight; unset: 1 local, 4 HTTP")
+    workers: int | None = option(
+        None, integer(1, 1024), "batches in flight; unset: by model and cores, 4 HTTP"
+    )
     queue_capacity: int = option(100, integer(1, 1_000_000), "most requests waiting; more are answered 429")
 
     max_client_batch_size: int = option(2048, integer(1, 1_000_000), "most inputs in one request")

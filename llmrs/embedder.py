@@ -8,8 +8,9 @@ with Embedder() as embedder:
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal
 
@@ -52,7 +53,8 @@ class Embedder:
             model, dtype=dtype, threads=threads, batch_size=batch_size, offline=offline
         )
         self._normalize = normalize
-        self._slots = threading.Semaphore(self._backend.limits.slots)
+        # As many threads as the backend takes calls; shared by all callers of `embed`.
+        self._slots = ThreadPoolExecutor(self._backend.limits.slots, "llmrs-embedder")
 
     @property
     def info(self) -> ModelInfo:
@@ -91,15 +93,17 @@ class Embedder:
         prompt = self.info.prompts.get(input_type or "", "")
         prepared = self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
         matrix = np.empty((len(prepared), self.dimensions), np.float32)
-        for rows in self._batches(prepared):
+
+        def compute(rows: list[int]) -> None:
             batch = [prepared[row] for row in rows]
-            with self._slots:
-                matrix[rows] = self._backend.embed(batch, timeout=float("inf")).matrix
+            matrix[rows] = self._backend.embed(batch, timeout=float("inf")).matrix
+
+        deque(self._slots.map(compute, self._batches(prepared)), maxlen=0)  # raises what one has raised
         return self._finished(matrix)
 
     def close(self) -> None:
         """Release the model. `embed` fails afterwards."""
-        self._backend.close()
+        self._backend.close()  # the threads end with the executor
 
     def __enter__(self) -> Embedder:
         return self
@@ -115,11 +119,12 @@ class Embedder:
         Neighbours in length share a batch, so that little of it is padding.
         """
         limits = self._backend.limits
+        most = min(limits.batch_size, -(-len(prepared) // limits.slots))
         batches: list[list[int]] = [[]]
         tokens = 0
         for index in sorted(range(len(prepared)), key=lambda index: prepared[index].n_tokens):
             tokens += prepared[index].n_tokens
-            if batches[-1] and (tokens > limits.batch_tokens or len(batches[-1]) == limits.batch_size):
+            if batches[-1] and (tokens > limits.batch_tokens or len(batches[-1]) == most):
                 batches.append([])
                 tokens = prepared[index].n_tokens
             batches[-1].append(index)

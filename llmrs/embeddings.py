@@ -6,7 +6,7 @@ vectors are C-contiguous float32 of shape [n, dimensions], row i belongs to inpu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -37,6 +37,14 @@ class Prepared(NamedTuple):
     payload: Any
     n_tokens: int
     truncated: bool = False
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for inputs that get the same vector: a text itself, the bytes of token ids."""
+        payload = self.payload
+        if isinstance(payload, np.ndarray):
+            return payload.tobytes()
+        return tuple(payload) if isinstance(payload, list) else payload
 
 
 class Vectors(NamedTuple):
@@ -81,9 +89,12 @@ class Limits:
         slots: calls at the same time.
         efficient_tokens: a batch of so many tokens costs no more per token than a larger one, so
             that it is not worth waiting for company; None where only a full batch is.
+        spread: whether texts that do not fill all free slots are shared out among them: slots that
+            are cores compute side by side, where a backend behind a network wants one large batch.
     """
 
     batch_size: int
     batch_tokens: int
     slots: int
     efficient_tokens: int | None = None
+    spread: bool = False

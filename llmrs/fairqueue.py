@@ -115,17 +115,23 @@ class FairQueue:
             while line:
                 yield line.popleft()
 
-    def take(self, limits: Limits, seconds_per_token: float, now: float) -> tuple[Span, ...]:
+    def take(
+        self, limits: Limits, seconds_per_token: float, now: float, free_slots: int = 1
+    ) -> tuple[Span, ...]:
         """The next batch; empty if nothing waits any more.
 
-        `seconds_per_token` is the measured speed, 0 while unknown.
+        `seconds_per_token` is the measured speed, 0 while unknown; `free_slots` includes the one that
+        this batch is for.
         """
+        texts = limits.batch_size
+        if limits.spread and free_slots > 1:
+            texts = min(texts, -(-self.texts // free_slots))
         bulk_turn = bool(self._bulk) and not (self._interactive and self._bulk_had_the_last_turn)
         for bulk in (bulk_turn, not bulk_turn):
             tokens = limits.batch_tokens
             if bulk and seconds_per_token and now < self._contended_until:
                 tokens = min(tokens, int(HELPING_SECONDS / seconds_per_token))
-            spans = self._share(self._bulk if bulk else self._interactive, _Budget(limits.batch_size, tokens))
+            spans = self._share(self._bulk if bulk else self._interactive, _Budget(texts, tokens))
             if spans:
                 self._bulk_had_the_last_turn = bulk
                 return spans

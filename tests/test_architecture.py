@@ -37,8 +37,9 @@ ROOMS: dict[str, set[str]] = {
     "": {"embedder"},  # llmrs/__init__.py
     # The service.
     "fairqueue": GROUND,
-    "collector": GROUND | {"fairqueue"},
-    "server": GROUND | {"", "collector", "fairqueue", "wire", "embedder", "backends"},
+    "batch": GROUND | {"fairqueue"},
+    "collector": GROUND | {"batch", "fairqueue"},
+    "server": GROUND | {"", "batch", "collector", "fairqueue", "wire", "embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.
     "flags": GROUND | {""},

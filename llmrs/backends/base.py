@@ -24,9 +24,11 @@ class Backend(ABC):
         waits_on: what `embed` spends its time on. `cpu` is computing in native code without the
             GIL, which the server gives a native thread; `network` is waiting for a socket,
             which the server does in a greenlet.
+        description: how it computes, for the log; empty where that is not known.
     """
 
     kind: str
+    description: str = ""
     waits_on: ClassVar[Literal["cpu", "network"]]
 
     @property

@@ -42,7 +42,7 @@ class LocalBackend(Backend):
         *,
         dtype: str = "auto",
         threads: int = 0,
-        slots: int = 1,
+        slots: int = 0,
         batch_size: int = 32,
         batch_tokens: int = 16384,
         offline: bool = False,
@@ -53,7 +53,7 @@ class LocalBackend(Backend):
             model: a folder, or a Hugging Face model id.
             dtype: `auto`, `f32`, `bf16` or `f16`.
             threads: threads computing, 0 for all usable cores.
-            slots: batches computed at once; they share the threads.
+            slots: batches computed at once, which share the threads; 0 for what suits the model.
             batch_size, batch_tokens: what one batch may carry.
 
         Raises:
@@ -67,10 +67,17 @@ class LocalBackend(Backend):
             vocabulary=folder.encoder.vocabulary,
             lowercase=folder.lowercase,
         )
-        self._engine: Engine | None = Engine(folder, dtype=dtype, threads=threads, streams=slots)
-        self.precision = self._engine.precision
-        # Every text fits a batch, also where the model takes longer ones than a batch may carry.
-        self._limits = Limits(batch_size, max(batch_tokens, folder.max_tokens), slots, EFFICIENT_TOKENS)
+        self._engine: Engine | None = (engine := Engine(folder, dtype=dtype, threads=threads, streams=slots))
+        self.precision = engine.precision
+        self.description = f"{engine.precision}, {engine.streams} x {engine.threads} threads"
+        self._limits = Limits(
+            batch_size,
+            # Every text fits a batch, also where the model takes longer ones than a batch may carry.
+            batch_tokens=max(batch_tokens, folder.max_tokens),
+            slots=engine.streams,
+            efficient_tokens=EFFICIENT_TOKENS,
+            spread=True,
+        )
         self._info = ModelInfo(
             name=model_name(model),
             dimensions=folder.dimensions,
@@ -114,7 +121,7 @@ def open_local(config: Config) -> LocalBackend:
         config.model_path,
         dtype=config.dtype,
         threads=config.inference_threads,
-        slots=config.workers or 1,
+        slots=config.workers or 0,
         batch_size=config.batch_size,
         batch_tokens=config.max_batch_tokens,
         offline=config.offline,

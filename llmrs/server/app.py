@@ -117,9 +117,10 @@ def get_app(config: Config | None = None) -> Application:
     app.watch_backends()
     model = app.models[0]
     if model.health.reason is None:
+        kind = ", ".join(filter(None, (model.backend.kind, model.backend.description)))
         log.info(
             "model %s (%s, %s dimensions) ready after %.1f s",
-            model.name, model.backend.kind, model.info.dimensions, time.monotonic() - began,
+            model.name, kind, model.info.dimensions, time.monotonic() - began,
         )  # fmt: skip
     return app
 

@@ -17,7 +17,8 @@ import gevent
 from gevent.event import Event
 
 from llmrs.backends.base import Backend
-from llmrs.collector import Batch, ClientGone, Collector
+from llmrs.batch import Batch
+from llmrs.collector import ClientGone, Collector
 from llmrs.config import Config
 from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Vectors
 from llmrs.errors import (
@@ -30,7 +31,6 @@ from llmrs.errors import (
     TooManyTokens,
 )
 from llmrs.fairqueue import Group
-from llmrs.server.duplicates import embed_distinct
 from llmrs.server.health import Health
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.token_ids import translator
@@ -200,8 +200,9 @@ class ServedModel:
 
         def start(batch: Batch) -> None:
             timeout = batch.deadline - time.monotonic()
-            embed = partial(self.backend.embed, timeout=timeout)
-            engine.submit(partial(embed_distinct, embed, batch.prepared), partial(self._done, batch))
+            engine.submit(
+                partial(self.backend.embed, batch.prepared, timeout=timeout), partial(self._done, batch)
+            )
 
         return start
 
@@ -211,7 +212,7 @@ class ServedModel:
         try:
             # A little later than the backend's own deadline, which gives the better message.
             with gevent.Timeout(timeout + 0.1, expired):
-                vectors = embed_distinct(partial(self.backend.embed, timeout=timeout), batch.prepared)
+                vectors = self.backend.embed(batch.prepared, timeout=timeout)
         except Exception as error:
             self._done(batch, None, error)
         else:

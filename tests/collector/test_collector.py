@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrs.collector import Batch, ClientGone, Collector
+from llmrs.batch import Batch
+from llmrs.collector import ClientGone, Collector
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import (
     DeadlineExceeded,
@@ -112,14 +113,36 @@ def test_a_request_larger_than_a_batch_is_put_together_again() -> None:
 
 def test_no_more_batches_than_slots() -> None:
     bench = Bench(batch_size=1, slots=2)
-    for name in "abc":
-        bench.submit(name, 1)
+    for number, name in enumerate("abc"):
+        bench.submit(name, number)
     bench.collector.dispatch()
     assert len(bench.started) == 2
     bench.collector.dispatch()
     assert len(bench.started) == 2
     bench.finish()
     assert len(bench.started) == 2, "a full batch waited, so it started at once"
+
+
+def test_texts_are_shared_out_among_free_slots_that_are_cores() -> None:
+    bench = Bench(batch_size=8, slots=3)
+    bench.limits = Limits(batch_size=8, batch_tokens=1000, slots=3, spread=True)
+    a, b = bench.submit("a", *range(5)), bench.submit("b", 5, 6)
+    bench.collector.dispatch()
+    assert sorted(len(batch) for batch in bench.started) == [2, 2, 3]
+    bench.submit("c", *range(10, 20))
+    bench.finish()
+    bench.collector.dispatch()
+    assert len(bench.started[-1]) == 8, "one slot was free, and took a full batch"
+    bench.finish()
+    bench.finish()
+    assert (rows(a), rows(b)) == ([0, 1, 2, 3, 4], [5, 6])
+
+
+def test_behind_a_network_one_batch_is_better_than_many() -> None:
+    bench = Bench(batch_size=8, slots=3)
+    bench.submit("a", *range(8))
+    bench.collector.dispatch()
+    assert [len(batch) for batch in bench.started] == [8]
 
 
 def test_a_batch_with_enough_tokens_starts_before_the_answers_are_written() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from llmrs.collector import Batch, ClientGone, Collector
+from llmrs.batch import Batch
+from llmrs.collector import ClientGone, Collector
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import (
     DeadlineExceeded,
@@ -29,17 +30,22 @@ class Request:
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Texts are distinct numbers and the vector of x is [x, x + 0.5]; number 13k is poison."""
+    """Texts are numbers and the vector of x is [x, x + 0.5]; number 13k is poison."""
 
     @initialize(
         batch_size=st.integers(1, 9),
         batch_tokens=st.integers(1, 60),
         slots=st.integers(1, 3),
         capacity=st.integers(1, 6),
+        spread=st.booleans(),
+        repeats=st.booleans(),
     )
-    def begin(self, batch_size: int, batch_tokens: int, slots: int, capacity: int) -> None:
-        self.limits = Limits(batch_size, batch_tokens, slots)
+    def begin(
+        self, batch_size: int, batch_tokens: int, slots: int, capacity: int, spread: bool, repeats: bool
+    ) -> None:
+        self.limits = Limits(batch_size, batch_tokens, slots, spread=spread)
         self.capacity = capacity
+        self.repeats = repeats
         self.now = 0.0
         self.running: list[Batch] = []
         self.requests: list[Request] = []
@@ -56,12 +62,15 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(
         n=st.integers(1, 20),
-        tokens=st.lists(st.integers(1, 30), min_size=20, max_size=20),
+        earlier=st.lists(st.integers(0, 9), min_size=20, max_size=20),
         patience=st.sampled_from([0.5, 3.0, 1e9]),
         cap=st.sampled_from([0, 0, 1, 3]),
     )
-    def arrive(self, n: int, tokens: list[int], patience: float, cap: int) -> None:
-        request = Request(list(range(self.next_text, self.next_text + n)), self.now + patience)
+    def arrive(self, n: int, earlier: list[int], patience: float, cap: int) -> None:
+        texts = range(self.next_text, self.next_text + n)
+        if self.repeats:
+            texts = [max(1, text - back) for text, back in zip(texts, earlier[:n], strict=True)]
+        request = Request(list(texts), self.now + patience)
 
         def notify() -> None:
             request.answers += 1
@@ -74,7 +83,7 @@ class Interleavings(RuleBasedStateMachine):
         self.next_text += n
         request.group = group
         self.requests.append(request)
-        self.collector.submit(group, [Prepared(text, tokens[i]) for i, text in enumerate(request.texts)], cap)
+        self.collector.submit(group, [Prepared(text, text * 7 % 30 + 1) for text in request.texts], cap)
 
     @rule()
     def idle(self) -> None:
@@ -148,6 +157,8 @@ class Interleavings(RuleBasedStateMachine):
             assert 1 <= len(texts) <= self.limits.batch_size
             padded = len(texts) * max(text.n_tokens for text in texts)
             assert len(texts) == 1 or padded <= self.limits.batch_tokens
+        under_way = [text.payload for batch in self.running for text in batch.prepared]
+        assert len(under_way) == len(set(under_way))
 
     def teardown(self) -> None:
         """Left alone, the collector answers everyone, computes no text twice, and is empty."""
@@ -170,7 +181,7 @@ class Interleavings(RuleBasedStateMachine):
                 break
         assert all(request.answers == 1 for request in self.requests)
         self.nobody_is_answered_twice_or_wrongly()
-        assert len(self.computed) == len(set(self.computed))
+        assert self.repeats or len(self.computed) == len(set(self.computed))
         assert self.collector.waiting == self.collector.running == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import threading
 import time
@@ -15,6 +16,8 @@ from llmrs.config import Config
 from llmrs.embeddings import Prepared
 from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, ModelError
 from llmrs.models import engine as engine_module
+from llmrs.models.engine import streams_for
+from llmrs.models.folder import read_folder
 from tests.engines import FakeBackend
 from tests.models.makers import HIDDEN, write_json
 
@@ -151,8 +154,41 @@ def test_the_configuration_reaches_the_backend(tiny):
     assert (backend.limits.batch_size, backend.limits.batch_tokens, backend.limits.slots) == (7, 99, 2)
 
 
-def test_unset_workers_are_one_slot(tiny):
-    assert open_local(Config(model_path=str(tiny.folder))).limits.slots == 1
+@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 2), (8, 2), (16, 4)])
+def test_unset_workers_follow_the_threads(tiny, threads, slots):
+    backend = open_local(Config(model_path=str(tiny.folder), inference_threads=threads))
+    assert backend.limits.slots == slots
+    assert backend.description.endswith(f"{slots} x {threads // slots} threads")
+
+
+def test_a_large_model_computes_one_batch_at_a_time(tiny):
+    encoder = read_folder(tiny.folder).encoder
+    large = dataclasses.replace(encoder, layers=12, hidden=768, intermediate=3072)
+    assert [streams_for(large, threads) for threads in (1, 2, 16)] == [1, 1, 1]
+
+
+def test_a_text_that_comes_alone_has_all_threads(tiny):
+    """Two copies of the model; whichever computes, the vector is the same."""
+    engine = engine_module.Engine(read_folder(tiny.folder), dtype="f32", threads=2, streams=2)
+    text = np.array([5, 6, 7], np.int32)
+    expected = tiny.oracle(text)[None]
+    claimed = []
+
+    def claim(n_texts, home):
+        claimed.append(engine._claim(n_texts))
+        assert claimed[-1][1] is home
+        np.testing.assert_allclose(engine.embed([text]), expected, rtol=1e-4, atol=1e-5)
+
+    np.testing.assert_allclose(engine.embed([text]), expected, rtol=1e-4, atol=1e-5)
+    claim(1, engine._lone)
+    assert not engine._lone
+    claim(1, engine._idle)
+    for request, home in claimed:
+        home.append(request)
+    claimed.clear()
+    claim(2, engine._idle)
+    assert engine._lone
+    assert engine._claim(1)[1] is engine._idle, "a stream computes already"
 
 
 def test_every_text_fits_a_batch(tiny):
