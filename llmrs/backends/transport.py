@@ -1,37 +1,23 @@
 """One HTTP address: whole bounded answers, each by its deadline, on kept-alive connections.
 
-Rules of this file. It alone imports requests, and it knows no protocol and no JSON. Connecting,
-TLS, sending and every single read of head and body end at one absolute moment; this holds in a
-plain process as in a gevent-patched one, where waiting parks a greenlet (only a host name's
-resolution has no limit of its own). No redirect is followed, no proxy, .netrc or cookie is used,
-nothing is decompressed, and a connection whose answer was not read to its end is never used again.
+Rules of this file. It alone imports requests, which makes requests out of addresses and headers; the
+bytes then go through `connections`. It knows no protocol and no JSON. No redirect is followed, no
+proxy, .netrc or cookie is used, and nothing is decompressed.
 """
 
 from __future__ import annotations
 
-import time
+import ssl
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3 import Retry
-from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import InvalidHeader
 
-from llmrs.backends.connections import Pool, TLSPool, UnixPool, Until
-from llmrs.errors import ConfigError, DeadlineExceeded, ServiceError, UpstreamError
-
-READ_STEP = 1 << 20
-"""Bytes asked for at once: a usual batch's answer is read in one piece."""
+from llmrs.backends.connections import Address, Pool
+from llmrs.errors import ConfigError
 
 HEADERS = {
     "Accept": "application/json",
@@ -40,17 +26,14 @@ HEADERS = {
     "User-Agent": "llmrs",
 }
 
-# The first that fits, and some are subclasses of the next.
-REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (NameResolutionError, "its host name cannot be resolved"),
-    (NewConnectionError, "connecting failed"),
-    (ConnectTimeoutError, "connecting timed out"),
-    (SSLError, "TLS failed, or its certificate is not trusted"),
-)
-
 
 class Answer(NamedTuple):
-    """An HTTP answer. `body` is empty unless `status` is 200: nothing else of a backend is used."""
+    """An HTTP answer.
+
+    Attributes:
+        headers: by lower-case name.
+        body: empty unless `status` is 200: nothing else of a backend is used.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -62,8 +45,8 @@ class Answer(NamedTuple):
         try:
             if "retry-after-ms" in self.headers:
                 return max(0.0, float(self.headers["retry-after-ms"]) / 1000)  # in this order NaN gives 0
-            return Retry().parse_retry_after(self.headers["Retry-After"])
-        except (KeyError, ValueError, HTTPError):
+            return Retry().parse_retry_after(self.headers["retry-after"])
+        except (KeyError, ValueError, InvalidHeader):
             return None
 
 
@@ -79,55 +62,53 @@ class Transport:
     def __init__(self, url: str, *, connections: int, api_key: str | None = None) -> None:
         self.address = url
         self._base, socket_path = _parse(url)
-        self._session = requests.Session()
-        self._session.trust_env = False
-        adapter = _Adapter(connections) if socket_path is None else _UnixAdapter(socket_path, connections)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
         self._headers = HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        self._templates: dict[tuple[str, str], requests.PreparedRequest] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._pool = Pool(_address(self._base, socket_path), connections)
 
     def get(self, path: str, *, deadline: float, limit: int) -> Answer:
         """GET `path` (appended to the address); see `post`."""
-        return self._exchange(self._prepared("GET", path), deadline, limit)
+        return self._exchange(self._head("GET", path) + b"\r\n", deadline, limit)
 
     def post(self, path: str, body: bytes, *, deadline: float, limit: int) -> Answer:
         """POST a JSON body. `deadline` is a `time.monotonic()` moment, `limit` bytes of the answer.
-
-        A request that met a kept-alive connection which the server had closed is sent once more on
-        a new one: embedding changes nothing, so twice is as good as once.
 
         Raises:
             DeadlineExceeded: the answer was not complete in time.
             UpstreamError: unreachable, broken off or longer than `limit`; says which.
         """
-        request = self._prepared("POST", path)
-        request.body = body
-        request.headers["Content-Length"] = str(len(body))
-        return self._exchange(request, deadline, limit)
+        head = b"%bContent-Length: %d\r\n\r\n" % (self._head("POST", path), len(body))
+        return self._exchange(head + body, deadline, limit)
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._session.close()
+        self._pool.close()
 
-    def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
-        template = self._templates.get((method, path))
-        if template is None:
-            request = requests.Request(method, self._base + path, headers=self._headers)
-            template = self._templates[method, path] = request.prepare()
-        return template.copy()
+    def _exchange(self, request: bytes, deadline: float, limit: int) -> Answer:
+        answer = self._pool.exchange(request, deadline, limit)
+        return Answer(answer.status, answer.headers, answer.body)
 
-    def _exchange(self, request: requests.PreparedRequest, deadline: float, limit: int) -> Answer:
-        timeout: Any = Until(deadline)
-        try:
-            # The adapter directly: Session.send reads a redirect's whole body, however long.
-            adapter = self._session.get_adapter(str(request.url))
-            with adapter.send(request, stream=True, timeout=timeout, verify=True) as response:
-                body = _read(response.raw, limit) if response.status_code == 200 else b""
-                return Answer(response.status_code, response.headers, body)
-        except (requests.RequestException, HTTPError, OSError) as error:
-            # Without its cause: that holds the request, and with it the key.
-            raise _failure(error, deadline) from None
+    def _head(self, method: str, path: str) -> bytes:
+        """All of a request's head but the length of its body and the empty line."""
+        head = self._heads.get((method, path))
+        if head is None:
+            request = requests.Request(method, self._base + path, headers=self._headers).prepare()
+            host = {"Host": urlsplit(str(request.url)).netloc}
+            lines = [f"{method} {request.path_url} HTTP/1.1"]
+            lines += [f"{name}: {value}" for name, value in (host | dict(self._headers)).items()]
+            head = self._heads[method, path] = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+        return head
+
+
+def _address(base: str, socket_path: str | None) -> Address:
+    """Where the connections for an address's URLs go."""
+    url = urlsplit(str(requests.Request("GET", base).prepare().url))
+    host = url.hostname or ""
+    if socket_path is not None or url.scheme == "http":
+        return Address(host, url.port or 80, socket_path)
+    return Address(
+        host, url.port or 443, tls=ssl.create_default_context(cafile=requests.adapters.DEFAULT_CA_BUNDLE_PATH)
+    )
 
 
 def _parse(url: str) -> tuple[str, str | None]:
@@ -149,46 +130,3 @@ def _parse(url: str) -> tuple[str, str | None]:
             "name, password, ? and # (a key goes into backend_api_key)"
         )
     return url.rstrip("/").removesuffix("/v1").rstrip("/"), None
-
-
-def _read(raw: Any, limit: int) -> bytes:
-    """The rest of a urllib3 response, as it came; UpstreamError beyond `limit` bytes."""
-    chunks: list[bytes] = []
-    size = 0
-    declared = raw.length_remaining or 0
-    while max(size, declared) <= limit and (chunk := raw.read(READ_STEP, decode_content=False)):
-        chunks.append(chunk)
-        size += len(chunk)
-    if max(size, declared) > limit:
-        raise UpstreamError(f"the backend's answer is longer than the {limit} bytes it may have")
-    return b"".join(chunks)
-
-
-def _failure(error: Exception, deadline: float) -> ServiceError:
-    timed_out = isinstance(error, (requests.ReadTimeout, ReadTimeoutError))
-    if timed_out or time.monotonic() >= deadline:
-        return DeadlineExceeded("the backend did not answer in time")
-    cause = error.args[0] if error.args else error
-    cause = getattr(cause, "reason", cause)  # requests wraps urllib3's wrapper of what happened
-    for kind, reason in REASONS:
-        if isinstance(cause, kind):
-            return UpstreamError(f"the backend cannot be reached: {reason}")
-    return UpstreamError("the backend broke off the connection")
-
-
-class _Adapter(HTTPAdapter):
-    def __init__(self, connections: int) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=connections)
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
-
-
-class _UnixAdapter(HTTPAdapter):
-    def __init__(self, path: str, connections: int) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=connections)
-        self._pool = UnixPool("localhost", maxsize=connections, path=path)
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
-        return self._pool
-
-    def close(self) -> None:
-        self._pool.close()

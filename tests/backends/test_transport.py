@@ -174,6 +174,35 @@ def test_broken_answers_are_errors_and_not_retried(behave):
         assert len(service.requests) == 1
 
 
+def test_an_interim_answer_is_not_the_answer():
+    interim = b"HTTP/1.1 100 Continue\r\nContent-Length: 9999999\r\n\r\n"
+    with serve(says(interim + head(200, 2) + b"{}")) as service:
+        answer = post(connect(service), limit=2)
+        assert (answer.status, answer.body) == (200, b"{}")
+
+
+def test_what_a_server_says_unasked_is_no_answer(service):
+    """Some servers send a 408 before they close an idle connection."""
+
+    def complains(connection, request):
+        ok(connection, request)
+        time.sleep(0.05 * len(service.requests))  # together with the answer, and after it
+        connection.send(head(408, 0))
+
+    service.behave = complains
+    transport = connect(service)
+    for _ in range(3):
+        assert post(transport).status == 200
+        time.sleep(0.3)
+    assert [request.connection for request in service.requests] == [1, 2, 3]
+
+
+def test_an_endless_head_is_refused():
+    with serve(says(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000)) as service:
+        with pytest.raises(UpstreamError, match="broke off"):
+            post(connect(service))
+
+
 @pytest.mark.parametrize("length", [None, 5000])
 def test_an_answer_has_a_size_limit(length):
     with serve(says(head(200, length) + b" " * 5000)) as service:
@@ -257,11 +286,11 @@ def test_many_threads_share_one_transport(service):
     ("headers", "seconds"),
     [
         ({}, None),
-        ({"Retry-After": "7"}, 7),
-        ({"Retry-After": "7", "retry-after-ms": "1500"}, 1.5),
-        ({"Retry-After": "soon"}, None),
-        ({"Retry-After": "9" * 5000}, None),
-        ({"Retry-After": "Thu, 01 Jan 1998 00:00:00 GMT"}, 0),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "7", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "9" * 5000}, None),
+        ({"retry-after": "Thu, 01 Jan 1998 00:00:00 GMT"}, 0),
         ({"retry-after-ms": "nan"}, 0),
         ({"retry-after-ms": "-5"}, 0),
     ],
