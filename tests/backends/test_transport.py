@@ -198,9 +198,9 @@ def test_what_a_server_says_unasked_is_no_answer(service):
 
 
 def test_an_endless_head_is_refused():
-    with serve(says(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000)) as service:
-        with pytest.raises(UpstreamError, match="broke off"):
-            post(connect(service))
+    endless = says(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000)
+    with serve(endless) as service, pytest.raises(UpstreamError, match="broke off"):
+        post(connect(service))
 
 
 @pytest.mark.parametrize("length", [None, 5000])
