@@ -9,7 +9,9 @@ SOURCES := setup.py pyproject.toml requirements-model.txt $(wildcard llmrs/_fast
 serve: .venv/installed
 	@exec $(BIN)/llmrs serve
 
+# Whatever starts a server is tested on both worker classes: gunicorn's first, then ours with all else.
 test: .venv/installed-test lint
+	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration
 	$(BIN)/pytest
 
 lint: .venv/installed-test

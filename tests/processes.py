@@ -112,7 +112,12 @@ def start(
 def llmrs(
     *arguments: str, command: Sequence[str] = (), cwd: Path | None = None, **env: str
 ) -> Iterator[Server]:
-    """`llmrs serve` on a free port (or another command that serves), ready."""
+    """`llmrs serve` on a free port (or another command that serves), ready.
+
+    Runs on the worker class in TEST_WORKER_CLASS, if that is set and the test asks for none.
+    """
+    if worker_class := os.environ.get("TEST_WORKER_CLASS"):
+        env = {"WORKER_CLASS": worker_class} | env
 
     def ready(server: Server) -> bool:
         found = READY.search(server.log)

