@@ -1,3 +1,5 @@
+import msgspec
+
 from llmrs.embeddings import Matrix
 
 def encode_openai(
@@ -21,6 +23,20 @@ def encode_rows(matrix: Matrix, *, dimensions: int, normalize: bool, prefix: byt
 
 def normalize_rows(matrix: Matrix, dimensions: int) -> Matrix:
     """A new matrix [n, dimensions] of unit vectors: the numbers `encode_openai` writes. Raises the same."""
+
+def read_vectors(rows: tuple[bytes | msgspec.Raw, ...], *, strings: bool) -> Matrix | None:
+    """The float32 matrix of JSON arrays of numbers, all of one width and at least one wide.
+
+    Where `strings`, a row may also be a JSON string: padded base64 of little-endian float32. A null
+    among the numbers is NaN. Every other number is what `numpy.float32(float(text))` is.
+
+    None stands for rows that have to be read otherwise: they are not as above; or a string holds an
+    escape; or a number is so close to the middle between two float32, so large or so small that it
+    would take more work to round it.
+
+    Raises:
+        TypeError: a row has no buffer of bytes.
+    """
 
 def first_not_text(items: list[object]) -> int:
     """Index of the first element that is not exactly a `str`, -1 if all are."""

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The hot path: from a float32 matrix to the bytes of a response body, in one pass.
+"""The hot path: from a float32 matrix to the bytes of a response body, in one pass, and back.
 
 Checks arguments, frames JSON around vectors and decides what runs without the GIL. What happens to
-one vector (sum of squares, scaling, base64, float text) is in the C++ headers beside this file.
-There is no Python object per vector or number anywhere, and a body is allocated once.
+one vector (sum of squares, scaling, base64, float text, and reading these) is in the C++ headers
+beside this file. There is no Python object per number anywhere, and a body is allocated once.
 
 Every function that hands out vectors refuses those that are not finite. One check does it, before
 anything is written: the sum of the squares of float32 numbers cannot overflow a double, so it is
@@ -11,7 +11,7 @@ finite if and only if all of them are; and scaling by 1 / sqrt(sum) gives number
 """
 
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
@@ -32,13 +32,18 @@ cdef extern from "Python.h":
 cdef extern from "_fast_kernels.hpp" namespace "llmrs" nogil:
     cdef struct Kernels:
         const char* name
-        double (*sum_of_squares)(const float*, int64_t) noexcept nogil
-        void (*scale)(float*, const float*, int64_t, double) noexcept nogil
+        double (*widen)(double*, const float*, int64_t) noexcept nogil
+        void (*narrow)(float*, const double*, int64_t, double) noexcept nogil
         char* (*write_base64)(char*, const float*, int64_t) noexcept nogil
         char* (*write_floats)(char*, const float*, int64_t) noexcept nogil
+        bint (*read_base64)(float*, const char*, int64_t) noexcept nogil
+        bint (*read_floats)(float*, const char*, const char*, int64_t) noexcept nogil
     const Kernels* kernels
     const Kernels* available_kernels(int)
     const Py_ssize_t kFloatText, kFloatSlack
+    int64_t base64_length(const char*, int64_t) noexcept
+    int64_t base64_size(int64_t) noexcept
+    int64_t floats_length(const char*, const char*) noexcept
     const int kMinPower, kMaxPower
     uint64_t* powers_of_ten
 
@@ -46,9 +51,9 @@ cdef enum:
     # Giving the GIL away can cost a whole switch interval until it comes back, so it is kept for
     # work that is shorter: 8192 numbers take some 40 us as text, 6 us as base64.
     KEEP_GIL_BELOW = 8192
-    # Scaled numbers go through a buffer that fits the L1 cache. Base64 takes three bytes at a time,
-    # so every chunk but the last is a multiple of three.
-    CHUNK = 768
+    # Scaled numbers go through buffers that fit the L1 cache, and hold a vector of most models whole.
+    # Base64 takes three bytes at a time, so every chunk but the last is a multiple of three.
+    CHUNK = 1536
     MAX_TOKEN_ID = 2147483647
 
 cdef struct Rows:
@@ -109,6 +114,36 @@ def normalize_rows(matrix, Py_ssize_t dimensions):
     return result
 
 
+def read_vectors(tuple rows not None, *, bint strings):
+    """A float32 matrix of JSON values that are arrays of numbers, or base64; see _fast.pyi."""
+    cdef Py_buffer source, target
+    cdef Py_ssize_t i, count = len(rows), width = 0
+    cdef bint read = count > 0
+    matrix = None
+    for i in range(count):
+        PyObject_GetBuffer(rows[i], &source, PyBUF_SIMPLE)
+        if i == 0:
+            width = length_of(&source, strings)
+        read = read and may_have(&source, width, strings)
+        PyBuffer_Release(&source)
+    if not read:
+        return None
+    matrix = numpy.empty((count, width), numpy.float32)
+    PyObject_GetBuffer(matrix, &target, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    try:
+        for i in range(count):
+            PyObject_GetBuffer(rows[i], &source, PyBUF_SIMPLE)
+            read = may_have(&source, width, strings) and read_vector(
+                <float*>target.buf + i * width, &source, width
+            )
+            PyBuffer_Release(&source)
+            if not read:
+                return None
+    finally:
+        PyBuffer_Release(&target)
+    return matrix
+
+
 def first_not_text(list items not None):
     """Index of the first element that is not exactly a str, -1 if all are."""
     cdef Py_ssize_t i
@@ -150,6 +185,31 @@ def use_kernels(str name not None):
     """Switch to another variant of `kernel_names()`, for tests and benchmarks."""
     global kernels
     kernels = available_kernels(kernel_names().index(name))
+
+
+cdef Py_ssize_t length_of(const Py_buffer* row, bint strings) noexcept:
+    """How many numbers a row has if it can be read at all."""
+    cdef const char* text = <const char*>row.buf
+    if row.len > 2 and text[0] == b'"' and strings:
+        return base64_length(text + 1, row.len - 2)
+    return floats_length(text, text + row.len)
+
+
+cdef bint may_have(const Py_buffer* row, Py_ssize_t width, bint strings) noexcept:
+    """Whether a row is long enough for `width` numbers: no memory is asked for that it does not pay for."""
+    cdef const char* text = <const char*>row.buf
+    if width < 1 or row.len < 3:
+        return False
+    if text[0] == b'"':
+        return strings and text[row.len - 1] == b'"' and row.len - 2 == base64_size(width)
+    return row.len > 2 * width
+
+
+cdef bint read_vector(float* out, const Py_buffer* row, Py_ssize_t width) noexcept:
+    cdef const char* text = <const char*>row.buf
+    if text[0] == b'"':
+        return kernels.read_base64(out, text + 1, width)
+    return kernels.read_floats(out, text, text + row.len, width)
 
 
 cdef Py_ssize_t find_not_token_id(list items) except -2:
@@ -263,9 +323,10 @@ cdef char* write_items(char* out, Rows* rows) noexcept nogil:
 
 
 cdef char* write_vector(char* out, const float* vector, const Rows* rows) noexcept nogil:
+    cdef double wide[CHUNK]
     cdef float scaled[CHUNK]
     cdef Py_ssize_t start = 0, size
-    cdef double squares = kernels.sum_of_squares(vector, rows.dimensions)
+    cdef double squares = sum_of_squares(wide, vector, rows.dimensions)
     cdef double factor
     if not isfinite(squares):
         return NULL
@@ -276,7 +337,7 @@ cdef char* write_vector(char* out, const float* vector, const Rows* rows) noexce
         factor = 1 / sqrt(squares)
         while start < rows.dimensions:
             size = min(<Py_ssize_t>CHUNK, rows.dimensions - start)
-            kernels.scale(scaled, vector + start, size, factor)
+            scale(scaled, wide, vector + start, size, factor, rows.dimensions)
             out = write_numbers(out, scaled, size, rows.base64)
             start += size
     if rows.base64:
@@ -284,22 +345,47 @@ cdef char* write_vector(char* out, const float* vector, const Rows* rows) noexce
     return put(out - 1, b"]")  # in place of the last comma
 
 
+cdef double sum_of_squares(double* wide, const float* vector, Py_ssize_t length) noexcept nogil:
+    """Leaves in `wide` the last chunk of the vector as doubles."""
+    cdef Py_ssize_t start = 0
+    cdef double squares = 0
+    while start < length:
+        squares += kernels.widen(wide, vector + start, min(<Py_ssize_t>CHUNK, length - start))
+        start += CHUNK
+    return squares
+
+
+cdef inline void scale(
+    float* out, double* wide, const float* chunk, Py_ssize_t size, double factor, Py_ssize_t length
+) noexcept nogil:
+    """A chunk of a vector of `length`, which is in `wide` already if it is the only one."""
+    if length > CHUNK:
+        kernels.widen(wide, chunk, size)
+    kernels.narrow(out, wide, size, factor)
+
+
 cdef inline char* write_numbers(char* out, const float* vector, Py_ssize_t size, bint base64) noexcept nogil:
     return kernels.write_base64(out, vector, size) if base64 else kernels.write_floats(out, vector, size)
 
 
 cdef void scale_rows(float* out, Rows* rows) noexcept nogil:
-    cdef Py_ssize_t i
+    cdef double wide[CHUNK]
+    cdef Py_ssize_t i, start, size
     cdef const float* vector
-    cdef double squares
+    cdef double squares, factor
     for i in range(rows.count):
         vector = rows.data + i * rows.width
-        squares = kernels.sum_of_squares(vector, rows.dimensions)
+        squares = sum_of_squares(wide, vector, rows.dimensions)
         if not isfinite(squares):
             rows.not_finite = i
             return
-        # A zero vector has no direction: it stays zero.
-        kernels.scale(out + i * rows.dimensions, vector, rows.dimensions, 1 / sqrt(squares) if squares else 0)
+        factor = 1 / sqrt(squares) if squares else 0  # a zero vector has no direction: it stays zero
+        start = 0
+        while start < rows.dimensions:
+            size = min(<Py_ssize_t>CHUNK, rows.dimensions - start)
+            scale(out, wide, vector + start, size, factor, rows.dimensions)
+            out += size
+            start += size
 
 
 cdef inline char* put(char* out, const char* text) noexcept nogil:
@@ -323,8 +409,8 @@ cdef char* put_number(char* out, Py_ssize_t number) noexcept nogil:
 
 def _power_of_ten(object exponent):
     """10^exponent times the power of two that brings it to 64 bits, rounded up."""
-    cdef object ten = 10  # Python's own integers, which are exact; 200 more bits than needed
-    numerator = ten ** max(exponent, <object>0) << 200
+    cdef object ten = 10  # Python's own integers, which are exact; over 100 more bits than needed
+    numerator = ten ** max(exponent, <object>0) << 400
     denominator = ten ** max(-exponent, <object>0)
     excess = (numerator // denominator).bit_length() - 64
     return -(-numerator // (denominator << excess))

@@ -12,4 +12,9 @@
 #define LLMRS_VARIANTS 0
 #endif
 
+// What each variant may use. FMA is left out: it would round once where the others round twice.
+#define LLMRS_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt")))
+#define LLMRS_TARGET_AVX512 \
+    __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi,bmi,bmi2,lzcnt")))
+
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "vectors are sent as they lie in memory");

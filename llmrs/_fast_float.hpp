@@ -22,19 +22,13 @@
 #include <cstring>
 
 #include "_fast_common.hpp"
+#include "_fast_powers.hpp"
 
 namespace llmrs {
 
 // Longest text with its comma, "-1.23456789e-38,", and how far beyond its end a write may touch.
 constexpr int64_t kFloatText = 16;
 constexpr int64_t kFloatSlack = 32;
-
-constexpr int kMinPower = -31;
-constexpr int kMaxPower = 45;
-
-// 10^k scaled to [2^63, 2^64) and rounded up, k from kMinPower to kMaxPower. Filled once, from exact
-// integers, when the module is imported.
-inline uint64_t powers_of_ten[kMaxPower - kMinPower + 1];
 
 struct Block {
     static constexpr int kSize = 64;

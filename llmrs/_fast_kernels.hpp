@@ -1,8 +1,8 @@
 // The kernels on one vector, compiled for several instruction sets and chosen when the module loads.
 //
-// Knows vectors, not matrices, bodies or Python. There are no intrinsics: the bodies are plain loops
-// and vector extensions that the compiler turns into the instructions of each variant. All variants
-// give the same bytes: integer work is exact, the square of a float32 is exact in a double, and the
+// Knows vectors, not matrices, bodies or Python. Nearly everything is plain loops and vector
+// extensions that the compiler turns into the instructions of each variant. All variants give the
+// same bytes: integer work is exact, the square of a float32 is exact in a double, and the
 // order of the additions is fixed by the source (no -ffast-math).
 
 #pragma once
@@ -12,30 +12,37 @@
 #include "_fast_base64.hpp"
 #include "_fast_common.hpp"
 #include "_fast_float.hpp"
+#include "_fast_numbers.hpp"
 
 namespace llmrs {
 
 struct Kernels {
     const char* name;
-    double (*sum_of_squares)(const float* vector, int64_t length);
-    void (*scale)(float* out, const float* vector, int64_t length, double factor);
+    double (*widen)(double* out, const float* vector, int64_t length);
+    void (*narrow)(float* out, const double* vector, int64_t length, double factor);
     char* (*write_base64)(char* out, const float* vector, int64_t length);
     char* (*write_floats)(char* out, const float* vector, int64_t length);
+    bool (*read_base64)(float* out, const char* text, int64_t length);
+    bool (*read_floats)(float* out, const char* text, const char* end, int64_t length);
 };
 
-// Sixteen sums side by side, as vector registers hold them, then added up pairwise.
-LLMRS_INLINE double sum_of_squares_body(const float* vector, int64_t length) {
+// The numbers as doubles, and the sum of their squares: sixteen sums side by side, as vector
+// registers hold them, then added up pairwise. Scaling starts from the doubles, because converting
+// takes most of the time of both, and would else be done twice.
+LLMRS_INLINE double widen_body(double* __restrict out, const float* __restrict vector, int64_t length) {
     constexpr int kLanes = 16;
     double sums[kLanes] = {};
     const int64_t even = length - length % kLanes;
     for (int64_t i = 0; i < even; i += kLanes) {
         for (int lane = 0; lane < kLanes; ++lane) {
             const double x = vector[i + lane];
+            out[i + lane] = x;
             sums[lane] += x * x;
         }
     }
     for (int64_t i = even; i < length; ++i) {
         const double x = vector[i];
+        out[i] = x;
         sums[i - even] += x * x;
     }
     for (int half = kLanes / 2; half > 0; half /= 2) {
@@ -44,34 +51,37 @@ LLMRS_INLINE double sum_of_squares_body(const float* vector, int64_t length) {
     return sums[0];
 }
 
-LLMRS_INLINE void scale_body(float* out, const float* vector, int64_t length, double factor) {
+LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict vector, int64_t length,
+                              double factor) {
     for (int64_t i = 0; i < length; ++i) out[i] = static_cast<float>(vector[i] * factor);
 }
 
-#define LLMRS_KERNELS(NAME, TARGET, WRITE_BASE64)                                        \
-    TARGET inline double sum_of_squares_##NAME(const float* v, int64_t n) {              \
-        return sum_of_squares_body(v, n);                                                \
-    }                                                                                    \
-    TARGET inline void scale_##NAME(float* out, const float* v, int64_t n, double f) {   \
-        scale_body(out, v, n, f);                                                        \
-    }                                                                                    \
-    TARGET inline char* write_base64_##NAME(char* out, const float* v, int64_t n) {      \
-        return WRITE_BASE64(out, v, n);                                                  \
-    }                                                                                    \
-    TARGET inline char* write_floats_##NAME(char* out, const float* v, int64_t n) {      \
-        return write_floats_body(out, v, n);                                             \
-    }                                                                                    \
-    inline const Kernels NAME = {#NAME, sum_of_squares_##NAME, scale_##NAME,             \
-                                 write_base64_##NAME, write_floats_##NAME};
+#define LLMRS_KERNELS(NAME, TARGET, WRITE_BASE64, READ_BASE64)                                     \
+    TARGET inline double widen_##NAME(double* out, const float* v, int64_t n) {                    \
+        return widen_body(out, v, n);                                                              \
+    }                                                                                              \
+    TARGET inline void narrow_##NAME(float* out, const double* v, int64_t n, double f) {           \
+        narrow_body(out, v, n, f);                                                                 \
+    }                                                                                              \
+    TARGET inline char* write_base64_##NAME(char* out, const float* v, int64_t n) {                \
+        return WRITE_BASE64(out, v, n);                                                            \
+    }                                                                                              \
+    TARGET inline char* write_floats_##NAME(char* out, const float* v, int64_t n) {                \
+        return write_floats_body(out, v, n);                                                       \
+    }                                                                                              \
+    TARGET inline bool read_base64_##NAME(float* out, const char* text, int64_t n) {               \
+        return READ_BASE64(out, text, n);                                                          \
+    }                                                                                              \
+    TARGET inline bool read_floats_##NAME(float* out, const char* text, const char* end, int64_t n) { \
+        return read_floats_body(out, text, end, n);                                                \
+    }                                                                                              \
+    inline const Kernels NAME = {#NAME, widen_##NAME, narrow_##NAME, write_base64_##NAME,          \
+                                 write_floats_##NAME, read_base64_##NAME, read_floats_##NAME};
 
-#define LLMRS_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt")))
-#define LLMRS_TARGET_AVX512 \
-    __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi,bmi,bmi2,lzcnt")))
-
-LLMRS_KERNELS(baseline, , write_base64_scalar)
+LLMRS_KERNELS(baseline, , write_base64_scalar, read_base64_scalar)
 #if LLMRS_VARIANTS
-LLMRS_KERNELS(avx2, LLMRS_TARGET_AVX2, (write_base64_vector<Bytes32, Words8>))
-LLMRS_KERNELS(avx512, LLMRS_TARGET_AVX512, (write_base64_vector<Bytes64, Words16>))
+LLMRS_KERNELS(avx2, LLMRS_TARGET_AVX2, write_base64_avx2_body, read_base64_avx2_body)
+LLMRS_KERNELS(avx512, LLMRS_TARGET_AVX512, write_base64_avx512_body, read_base64_avx512_body)
 #endif
 
 // The i-th best variant that this CPU can run, null beyond the last, which is the baseline.

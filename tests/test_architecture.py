@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "wire": GROUND | {"_fast"},
     # Vectors.
     "models": GROUND,
-    "backends": GROUND | {"models"},
+    "backends": GROUND | {"_fast", "models"},
     "embedder": GROUND | {"backends"},
     "": {"embedder"},  # llmrs/__init__.py
     # The service.

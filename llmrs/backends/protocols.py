@@ -1,31 +1,27 @@
 """What backends speak: a batch of JSON-encoded inputs to a request body, an answer to a matrix.
 
 Sans-I/O: bytes in, bytes out. A protocol object is immutable and knows everything a request of its
-kind needs, the model's name included. No request carries a null. Answers are not trusted: row count
-and widths are checked here, and whatever is not the protocol's shape is an UpstreamError, which
-never quotes it. Non-finite numbers pass: the server refuses them for the input they belong to. Where
-a backend can be told, it is told not to normalize: the server does, unless its client wants otherwise.
+kind needs, the model's name included. No request carries a null. Answers are not trusted: msgspec
+checks that they are JSON of the protocol's shape and `vectors` what a vector is, and whatever is not
+is an UpstreamError, which never quotes it. Non-finite numbers pass: the server refuses them for the
+input they belong to. Where a backend can be told, it is told not to normalize: the server does,
+unless its client wants otherwise.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from llmrs.backends.vectors import NOT_THE_PROTOCOL, to_matrix
 from llmrs.embeddings import Matrix
 from llmrs.errors import UpstreamError
 
 T = TypeVar("T")
-
-Row: TypeAlias = list[float | None]
-"""A vector as JSON; null is how some servers write NaN."""
 
 MAX_BODY = 16 << 20
 """Bytes of a request where the protocol has no known limit: llmrs' own default."""
@@ -72,7 +68,7 @@ class Protocol(ABC):
 
 
 class _Data(msgspec.Struct):
-    embedding: str | Row
+    embedding: msgspec.Raw
     index: int
 
 
@@ -100,19 +96,19 @@ class OpenAI(Protocol):
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         answer = _decode(_OPENAI_ANSWER, body)
-        rows: list[str | Row | None] = [None] * count
+        rows: list[msgspec.Raw | None] = [None] * count
         for item in answer.data:
             if not 0 <= item.index < count or rows[item.index] is not None:
                 raise UpstreamError("the backend numbered its vectors wrongly")
             rows[item.index] = item.embedding
-        vectors = [_floats(row) if isinstance(row, str) else row for row in rows if row is not None]
+        matrix = to_matrix([row for row in rows if row is not None], count, strings=True)
         usage = answer.usage if isinstance(answer.usage, dict) else {}
-        return Reply(_matrix(vectors, count), _tokens(usage.get("prompt_tokens")))
+        return Reply(matrix, _tokens(usage.get("prompt_tokens")))
 
 
 class _EmbedAnswer(msgspec.Struct):
-    vectors: list[Row] | None = None
-    embeddings: list[Row] | None = None
+    vectors: list[msgspec.Raw] | None = None
+    embeddings: list[msgspec.Raw] | None = None
 
 
 class Embed(Protocol):
@@ -127,7 +123,7 @@ class Embed(Protocol):
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         answer = _decode(_EMBED_ANSWER, body)
         rows = answer.embeddings if answer.vectors is None else answer.vectors
-        return Reply(_matrix(rows or [], count), None)
+        return Reply(to_matrix(rows or [], count), None)
 
 
 class TEI(Protocol):
@@ -147,12 +143,12 @@ class TEI(Protocol):
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         tokens = headers.get("x-compute-tokens", "")
         total = int(tokens) if tokens.isdecimal() and len(tokens) < 16 else None
-        rows: list[Row] = _decode(_ROWS, body)
-        return Reply(_matrix(rows, count), _tokens(total))
+        rows: list[msgspec.Raw] = _decode(_ROWS, body)
+        return Reply(to_matrix(rows, count), _tokens(total))
 
 
 class _OllamaAnswer(msgspec.Struct):
-    embeddings: list[Row]
+    embeddings: list[msgspec.Raw]
     prompt_eval_count: Any = None
 
 
@@ -167,44 +163,28 @@ class Ollama(Protocol):
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         answer = _decode(_OLLAMA_ANSWER, body)
-        return Reply(_matrix(answer.embeddings, count), _tokens(answer.prompt_eval_count))
+        return Reply(to_matrix(answer.embeddings, count), _tokens(answer.prompt_eval_count))
 
 
 _OPENAI_ANSWER = msgspec.json.Decoder(_OpenAIAnswer)
 _EMBED_ANSWER = msgspec.json.Decoder(_EmbedAnswer)
 _OLLAMA_ANSWER = msgspec.json.Decoder(_OllamaAnswer)
-_ROWS = msgspec.json.Decoder(list[Row])
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The answer; of its vectors no more is known then than that they are JSON values."""
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         if b"NaN" not in body and b"Infinity" not in body:
-            raise UpstreamError("the backend's answer is not what its protocol says") from None
+            raise UpstreamError(NOT_THE_PROTOCOL) from None
     # Not JSON, but what Python's json writes for a model's NaN: slow, and good for its neighbours.
+    # Written anew, these numbers are nulls.
     try:
-        return msgspec.convert(json.loads(body), decoder.type)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise UpstreamError("the backend's answer is not what its protocol says") from None
-
-
-def _floats(text: str) -> NDArray[np.float32]:
-    """The little-endian float32 numbers of standard base64."""
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
-    except ValueError:
-        raise UpstreamError("the backend's vectors are not base64 of float32 numbers") from None
-
-
-def _matrix(rows: Sequence[Row] | Sequence[Row | NDArray[np.float32]], count: int) -> Matrix:
-    if len(rows) != count:
-        raise UpstreamError(f"the backend answered {len(rows)} vectors to {count} inputs")
-    width = len(rows[0])
-    if not width or any(len(row) != width for row in rows):
-        raise UpstreamError("the backend's vectors are empty or differ in width")
-    with np.errstate(over="ignore"):  # beyond float32's range is infinity, which the server refuses
-        return np.array(rows, dtype=np.float32)
+        return decoder.decode(msgspec.json.encode(json.loads(body)))
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        raise UpstreamError(NOT_THE_PROTOCOL) from None
 
 
 def _tokens(count: object) -> int | None:
