@@ -22,7 +22,8 @@ lint: .venv/installed-test
 # Everything that is measured, in about twenty minutes on a machine that does nothing else: it rewrites
 # bench/results/ and the tables in both READMEs. The rivals get environments of their own.
 bench: .venv/installed .venv-fastapi/installed .venv-infinity/installed .venv-litellm/installed
-	@command -v wrk >/dev/null && command -v nginx >/dev/null || { echo "make bench needs wrk and nginx"; false; }
+	@command -v wrk >/dev/null && command -v nginx >/dev/null || \
+	  { echo "make bench needs wrk and nginx: apt-get install wrk nginx" >&2; false; }
 	$(BIN)/python bench/compare.py --output bench/results/comparison.json
 	$(BIN)/python bench/gateway.py --output bench/results/gateway.json
 	$(BIN)/python bench/bench_http.py --output bench/results/http.json
@@ -31,8 +32,9 @@ bench: .venv/installed .venv-fastapi/installed .venv-infinity/installed .venv-li
 	$(BIN)/python bench/report.py
 
 # Have kernels, parsing, collector or HTTP become slower, against their peers in the same run?
+# `make bench-check UPDATE=1` stores the ratios of this machine instead.
 bench-check: .venv/installed-test
-	$(BIN)/python bench/check.py
+	$(BIN)/python bench/check.py $(if $(UPDATE),--update)
 
 clean:
 	rm -rf .venv .venv-* build llmrs/_fast.cpp llmrs/*.so node_modules tests/clients/node_modules

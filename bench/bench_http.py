@@ -187,12 +187,12 @@ def report(runs: dict[str, list[tuple[float, float]]], args: argparse.Namespace)
         lines.append(f"| {name} | {cells} |")
     print("\n".join(lines))
     if args.output:
-        from compare import cpu_name  # not above: the workers import this module, too
+        from services import machine  # not above: the workers import this module, too
 
         document = {
             "date": datetime.date.today().isoformat(),
             "command": shlex.join(["python", "bench/bench_http.py", *sys.argv[1:]]),
-            "machine": f"{os.cpu_count()} cores, {cpu_name()}, {platform.system()}",
+            "machine": machine(),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("llmrs", "gunicorn", "gevent", "falcon", "httptools")},
             "clients": args.clients,

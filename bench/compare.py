@@ -2,7 +2,8 @@
 
 All services are started, asked for the same texts and compared (a fast wrong answer is none). Then wrk
 loads one while the others are idle, turn by turn, so that a machine whose speed drifts drifts for all.
-Figures are medians over the turns; minimum and maximum latency are the extremes, requests the sum.
+Figures are medians over the turns; minimum and maximum latency are the extremes, requests the sum;
+rps_turns shows how far the turns differ.
 
     python bench/compare.py --output bench/results/comparison.json
 """
@@ -18,18 +19,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import requests
 import services
 import texts
 from load import write_bodies, wrk
+from report import HEADLINE
 from services import Service, memory_mb
 
 CLIENTS = (20, 50, 70)
-HEADLINE = ("zh30", 50)
-"""The cell of the table in the README: it gets longer turns, and one more."""
+LONGER = {"en200": 1.5}
+"""Turns for texts that take long: else a service would answer each client once or twice."""
 
 PACKAGES = {
     "llmrs": ["llmrs", "openvino", "gunicorn", "gevent", "falcon"],
@@ -37,57 +41,63 @@ PACKAGES = {
     "infinity": ["infinity-emb", "torch"],
 }
 
+SETTINGS = {"fastapi": services.FASTAPI, "infinity": services.INFINITY, "llmrs": "as it comes"}
+
 Runs = dict[str, list[dict[str, float]]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--seconds", type=int, default=6, help="of load in one turn; the headline has 2.5 times as many"
+        "--seconds", type=int, default=6, help="of load in one turn; more for the headline and for long texts"
     )
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    cells = []
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         running = {
             "fastapi": stack.enter_context(services.fastapi(folder)),
             "infinity": stack.enter_context(services.infinity(folder)),
             "llmrs": stack.enter_context(services.llmrs(folder)),
         }
-        for kind in texts.KINDS:
-            made = texts.make(kind)
-            check_same_vectors(running, made[:20])
-            bodies = write_bodies(Path(folder) / kind, made)
-            for service in running.values():
-                wrk(service.url, 20, 3, bodies)  # warm-up
-            for clients in CLIENTS:
-                headline = (kind, clients) == HEADLINE
-                seconds, turns = (
-                    (args.seconds * 5 // 2, args.turns + 1) if headline else (args.seconds, args.turns)
-                )
-                runs = measure(running, clients, seconds, turns, bodies)
-                cells.append(
-                    {
-                        "texts": kind,
-                        "clients": clients,
-                        "seconds": seconds * turns,
-                        "results": summarise(runs),
-                    }
-                )
-                rates = ", ".join(f"{name} {cells[-1]['results'][name]['rps']:.0f}" for name in running)
-                print(f"{kind}, {clients} clients: {rates} requests/s", file=sys.stderr)
+        cells = [
+            cell for kind in texts.KINDS for cell in measure_kind(running, kind, args.seconds, args.turns)
+        ]
     document = {
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "bench/compare.py", *sys.argv[1:]]),
         "machine": services.machine(),
         "versions": {name: versions(name, packages) for name, packages in PACKAGES.items()},
-        "settings": {"infinity": services.INFINITY},
+        "settings": SETTINGS,
         "model": services.MODEL,
         "texts": texts.KINDS,
         "cells": cells,
     }
     args.output.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def measure_kind(
+    running: dict[str, Service], kind: str, seconds: int, turns: int
+) -> Iterator[dict[str, Any]]:
+    """The cells of one kind of text. That of the README's table gets longer turns, and one more."""
+    made = texts.make(kind)
+    check_same_vectors(running, made[:20])
+    with tempfile.NamedTemporaryFile() as file:
+        bodies = write_bodies(Path(file.name), made)
+        measure(running, CLIENTS[0], seconds, 1, bodies)  # warm-up
+        for clients in CLIENTS:
+            headline = (kind, clients) == HEADLINE
+            length = round(seconds * (2.5 if headline else LONGER.get(kind, 1.0)))
+            runs = measure(running, clients, length, turns + headline, bodies)
+            results = summarise(runs)
+            rates = ", ".join(f"{name} {row['rps']:.0f}" for name, row in results.items())
+            print(f"{kind}, {clients} clients: {rates} requests/s", file=sys.stderr)
+            yield {
+                "texts": kind,
+                "clients": clients,
+                "seconds": length * (turns + headline),
+                "results": results,
+            }
 
 
 def check_same_vectors(running: dict[str, Service], sample: list[str]) -> None:
@@ -106,16 +116,18 @@ def measure(running: dict[str, Service], clients: int, seconds: int, turns: int,
     runs: Runs = {name: [] for name in running}
     for _ in range(turns):
         for name, (url, pid) in running.items():
+            services.settle(running.values())
             run = wrk(url, clients, seconds, bodies)
             runs[name].append(run | {"memory_mb": memory_mb(pid)})
     return runs
 
 
-def summarise(runs: Runs) -> dict[str, dict[str, float]]:
+def summarise(runs: Runs) -> dict[str, dict[str, Any]]:
     how = {"min": min, "max": max, "requests": sum, "memory_mb": max}
     keys = ("mean", "p50", "p95", "p99", "min", "max", "rps", "requests", "memory_mb")
     return {
         name: {key: float(how.get(key, statistics.median)([turn[key] for turn in turns])) for key in keys}
+        | {"rps_turns": [round(turn["rps"], 1) for turn in turns]}
         for name, turns in runs.items()
     }
 

@@ -1,7 +1,8 @@
 """llmrs as a gateway against LiteLLM's proxy, each before a backend that costs nothing.
 
 The gateway has core 0; the backend and wrk share core 1. Throughput is of 64 clients with one text per
-request; added latency is the median of one client through the gateway, less its median without.
+request; added latency is the median of one client through the gateway, less its median without. `direct`
+is wrk on the backend itself: far more than through any gateway, or the backend would be what is measured.
 
     python bench/gateway.py --output bench/results/gateway.json
 """
@@ -9,6 +10,7 @@ request; added latency is the median of one client through the gateway, less its
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import datetime
 import json
@@ -18,10 +20,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import requests
 import services
 import texts
 from compare import versions
 from load import write_bodies, wrk
+from services import Service
 
 GATEWAY, REST = 0, 1  # cores
 CLIENTS = 64
@@ -33,41 +38,57 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
+    runs: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         inputs = texts.make("en20")
         bodies = write_bodies(Path(folder) / "bodies", inputs, model="null", encoding_format="base64")
-        backend = stack.enter_context(services.null_backend(folder, core=REST))
-        env = {"BACKEND_TYPE": "proxy", "BACKEND_URL": backend.url, "MODEL_NAME": "null"}
-        ours = services.llmrs(folder, core=GATEWAY, BACKEND_PROTOCOL="openai", **env)
+        direct = stack.enter_context(services.null_backend(folder, core=REST))
         running = {
-            "llmrs": stack.enter_context(ours),
-            "litellm": stack.enter_context(services.litellm(folder, backend.url, core=GATEWAY)),
+            "llmrs": stack.enter_context(services.gateway(folder, direct.url, core=GATEWAY)),
+            "litellm": stack.enter_context(services.litellm(folder, direct.url, core=GATEWAY)),
+            "direct": direct,
         }
-        results: dict[str, dict[str, list[float]]] = {
-            name: {"rps": [], "p50": []} for name in (*running, "direct")
-        }
-        for turn in range(args.turns + 1):
-            for name, service in (*running.items(), ("direct", backend)):
-                many = (
-                    wrk(service.url, CLIENTS, args.seconds, bodies, core=REST)["rps"]
-                    if name in running
-                    else 0.0
-                )
-                one = wrk(service.url, 1, args.seconds, bodies, core=REST)["p50"]
-                if turn:  # the first only warms up
-                    results[name]["rps"].append(many)
-                    results[name]["p50"].append(one)
-    report(results, args.output)
+        check_same_answers(running)
+        for service in running.values():
+            load(service, 2, bodies)  # warm-up
+        for turn in range(args.turns):
+            for name, service in running.items():
+                services.settle(running.values())
+                run = load(service, args.seconds, bodies)
+                runs.setdefault(name, []).append(run)
+                figures = f"{run['rps']:8.0f} requests/s, one client {run['p50'] * 1e3:.2f} ms"
+                print(f"turn {turn + 1}: {name:8} {figures}", file=sys.stderr)
+    report(runs, args.output)
 
 
-def report(results: dict[str, dict[str, list[float]]], output: Path) -> None:
-    direct = statistics.median(results["direct"]["p50"])
+def load(service: Service, seconds: int, bodies: Path) -> dict[str, float]:
+    """Requests per second of many clients, and the median latency of one."""
+    many = wrk(service.url, CLIENTS, seconds, bodies, core=REST)
+    one = wrk(service.url, 1, seconds, bodies, core=REST)
+    return {"rps": many["rps"], "p50": one["p50"]}
+
+
+def check_same_answers(running: dict[str, Service]) -> None:
+    """Both gateways hand on the backend's vectors, as base64."""
+    rows = {}
+    body = {"model": "null", "input": ["one", "two"], "encoding_format": "base64"}
+    for name, service in running.items():
+        answer = requests.post(f"{service.url}/v1/embeddings", json=body, timeout=60).json()
+        rows[name] = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in answer["data"]]
+    for name, vectors in rows.items():
+        if not np.allclose(vectors, rows["direct"], atol=1e-6):
+            sys.exit(f"{name} gives other vectors: nothing to compare")
+
+
+def report(runs: dict[str, list[dict[str, float]]], output: Path) -> None:
+    direct = statistics.median(turn["p50"] for turn in runs["direct"])
     figures = {
         name: {
-            "rps": statistics.median(results[name]["rps"]),
-            "added_ms": (statistics.median(results[name]["p50"]) - direct) * 1e3,
+            "rps": statistics.median(turn["rps"] for turn in turns),
+            "added_ms": (statistics.median(turn["p50"] for turn in turns) - direct) * 1e3,
+            "rps_turns": [round(turn["rps"], 1) for turn in turns],
         }
-        for name in ("llmrs", "litellm")
+        for name, turns in runs.items()
     }
     ratio = figures["llmrs"]["rps"] / figures["litellm"]["rps"]
     for name, row in figures.items():
@@ -80,6 +101,14 @@ def report(results: dict[str, dict[str, list[float]]], output: Path) -> None:
         "versions": {
             "llmrs": versions("llmrs", ["llmrs"]),
             "litellm": versions("litellm", ["litellm", "uvicorn"]),
+        },
+        "settings": {
+            "llmrs": services.GATEWAY,
+            "litellm": {
+                "flags": services.LITELLM,
+                "environment": services.LITELLM_ENV,
+                "config": services.LITELLM_CONFIG,
+            },
         },
         "clients": CLIENTS,
         "results": figures,

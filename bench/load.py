@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,6 @@ def wrk(url: str, clients: int, seconds: int, bodies: Path, *, core: int | None 
     ).stdout  # fmt: skip
     run: dict[str, float] = json.loads(output.split("JSON ", 1)[1])
     if run["non_2xx"] or run["socket_errors"] or not run["requests"]:
-        sys.exit(f"not every answer was good: {run}")
+        sys.exit(f"not every answer of {shlex.join(command)} {url} was good: {run}")
     run["rps"] = run["requests"] / run["seconds"]
     return run

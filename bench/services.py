@@ -1,4 +1,8 @@
-"""The services that are measured, as processes: started, ready, measured, ended."""
+"""The services that are measured, as processes: started, ready, measured, ended.
+
+Every rival runs at the best settings that its documentation has for a machine like this one. They are
+constants, with the reasons beside them, and stand in the results, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +57,15 @@ def start(
     core: int | None = None,
     **env: str,
 ) -> Iterator[Service]:
-    """Run a service until the block ends, on one core if given; the block begins when it is ready."""
+    """Run a service until the block ends, on one core if given; the block begins when it is ready.
+
+    It runs in `folder`, where it may leave what it likes.
+    """
     pinned = [] if core is None else ["taskset", "-c", str(core)]
     log = Path(folder) / f"{port}.log"
+    environ = {**os.environ, "NO_PROXY": "127.0.0.1", **env}  # a gateway reaches its backend directly
     with log.open("wb") as sink:
-        process = subprocess.Popen([*pinned, *command], stdout=sink, stderr=sink, env={**os.environ, **env})
+        process = subprocess.Popen([*pinned, *command], cwd=folder, stdout=sink, stderr=sink, env=environ)
     try:
         url = f"http://127.0.0.1:{port}"
         until = time.monotonic() + START_SECONDS
@@ -88,17 +96,23 @@ def llmrs(folder: str, *, core: int | None = None, **env: str) -> Started:
     return start(command, port, folder, core=core, **env)
 
 
+FASTAPI = "uvicorn, one process; plain def endpoint; float32"
+"""More processes would share the same cores and each hold a model; an `async def` would block the loop."""
+
+
 def fastapi(folder: str) -> Started:
     """The usual service around sentence-transformers: bench/fastapi_service.py."""
     port = free_port()
     command = [venv("fastapi"), "-m", "uvicorn", "--app-dir", str(HERE), "fastapi_service:app"]
     arguments = ["--log-level", "warning", "--port", str(port)]
-    return start([*command, *arguments], port, folder, MODEL_PATH=model_folder())
+    return start([*command, *arguments], port, folder, MODEL_PATH=model_folder(), HF_HUB_OFFLINE="1")
 
 
 INFINITY = (
-    # Its torch engine is the one that computes in bf16 on a CPU, twice as fast as fp32. BetterTransformer
-    # needs an older torch, and --compile minutes for each shape. 32 texts a batch is its default.
+    # Its torch engine is the one that computes in bf16 on a CPU, about twice as fast as fp32. Its ONNX
+    # engine needs a model.onnx, which this model's folder has not. BetterTransformer is gone from
+    # optimum 2; with optimum 1.27 it was no faster in bf16. --compile takes minutes, for each shape.
+    # 32 texts a batch is the default, and what llmrs and sentence-transformers take, too.
     "--engine torch --device cpu --dtype bfloat16 --no-bettertransformer --no-compile --batch-size 32 "
     "--url-prefix /v1 --log-level warning"
 )
@@ -107,30 +121,41 @@ INFINITY = (
 def infinity(folder: str) -> Started:
     """Infinity, at what its documentation recommends for a CPU."""
     port = free_port()
-    command = [venv("infinity").removesuffix("python") + "infinity_emb", "v2", *INFINITY.split()]
+    command = [script("infinity", "infinity_emb"), "v2", *INFINITY.split()]
     model = ["--model-id", model_folder(), "--served-model-name", "all-MiniLM-L6-v2"]
     silent = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
     return start([*command, *model, "--port", str(port)], port, folder, **silent)
 
 
-LITELLM = """
+LITELLM = "--host 127.0.0.1 --num_workers 1 --telemetry False"
+LITELLM_ENV = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+LITELLM_CONFIG = """
 model_list:
-  - model_name: null
-    litellm_params: {{model: openai/null, api_base: "{url}/v1", api_key: none}}
-litellm_settings: {{set_verbose: false, request_timeout: 60}}
-general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
+  - model_name: "null"
+    litellm_params: {model: openai/null, api_base: "BACKEND/v1", api_key: none}
+litellm_settings: {set_verbose: false, drop_params: true, request_timeout: 60}
+general_settings: {dangerously_permit_weak_or_unset_master_key: true}
 """
+"""From its page on production: no verbose logs, no .env file, one worker for one core. No database, no
+cache, no callbacks and no keys to check, all of which would only cost it time; llmrs checks none either."""
 
 
 def litellm(folder: str, backend: str, *, core: int) -> Started:
-    """LiteLLM's proxy with one worker, as its page on production recommends, without a database."""
+    """LiteLLM's proxy in front of an OpenAI-shaped backend."""
     port = free_port()
     config = Path(folder) / "litellm.yaml"
-    config.write_text(LITELLM.format(url=backend).replace("name: null", 'name: "null"'))
-    command = [venv("litellm").removesuffix("python") + "litellm", "--config", str(config)]
-    arguments = ["--port", str(port), "--host", "127.0.0.1", "--num_workers", "1", "--telemetry", "False"]
-    env = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
-    return start([*command, *arguments], port, folder, health="/health/liveliness", core=core, **env)
+    config.write_text(LITELLM_CONFIG.replace("BACKEND", backend))
+    command = [script("litellm", "litellm"), "--config", str(config), *LITELLM.split(), "--port", str(port)]
+    return start(command, port, folder, health="/health/liveliness", core=core, **LITELLM_ENV)
+
+
+GATEWAY = {"BACKEND_TYPE": "proxy", "BACKEND_PROTOCOL": "openai", "MODEL_NAME": "null"}
+"""llmrs as a gateway; all else as it comes."""
+
+
+def gateway(folder: str, backend: str, *, core: int) -> Started:
+    """llmrs in front of an OpenAI-shaped backend."""
+    return llmrs(folder, core=core, BACKEND_URL=backend, **GATEWAY)
 
 
 def null_backend(folder: str, *, core: int) -> Started:
@@ -154,18 +179,32 @@ def venv(name: str) -> str:
     return str(python)
 
 
+def script(name: str, command: str) -> str:
+    """A command of a rival's environment."""
+    return str(Path(venv(name)).with_name(command))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+def processes(pid: int) -> Iterator[int]:
+    """A process and all that it has started."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from processes(int(child))
+
+
 def memory_mb(pid: int) -> float:
     """Proportional set size of a process and its children: shared pages are counted once."""
-    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    own = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    return own / 1024 + sum(memory_mb(int(child)) for child in children)
+    total = 0.0
+    for each in processes(pid):
+        lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return total
 
 
 def resident_mb(pid: int) -> float:
@@ -178,6 +217,22 @@ def cpu_seconds(pid: int) -> float:
     """What a process has used so far, user and system, all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def settle(running: Iterable[Service], *, window: float = 0.5, limit: float = 60) -> None:
+    """Wait until no service computes.
+
+    wrk ends in the middle of requests. A service that does not notice computes them all the same, for
+    seconds, and would take that time from the one that is loaded next.
+    """
+    pids = [pid for service in running for pid in processes(service.pid)]
+    until = time.monotonic() + limit
+    while time.monotonic() < until:
+        before = sum(map(cpu_seconds, pids))
+        time.sleep(window)
+        if sum(map(cpu_seconds, pids)) - before < 0.1 * window:
+            return
+    sys.exit(f"a service still computes {limit:.0f} seconds after its load ended")
 
 
 def machine() -> str:

@@ -164,7 +164,7 @@ def test_every_backend_protocol_is_listed(readme: str) -> None:
         assert f"| `{protocol.name}` |" in text(readme)
 
 
-@pytest.mark.parametrize("document", [*READMES, "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", [*READMES, "CONTRIBUTING.md", "docs/performance.md"])
 def test_links_and_paths_lead_somewhere(document: str) -> None:
     body = text(document)
     for target in re.findall(r"\]\(([^)#:]+)\)", body):
