@@ -66,9 +66,14 @@ class Batch:
 
 
 class Computing:
-    """The texts that are being computed, and where."""
+    """The texts that are being computed, and where.
+
+    Attributes:
+        shared: how many texts were not computed for themselves, ever.
+    """
 
     def __init__(self) -> None:
+        self.shared = 0
         self._places: dict[Hashable, tuple[Batch, int]] = {}
 
     def form(self, spans: Iterable[Span], now: float) -> Batch:
@@ -82,11 +87,13 @@ class Computing:
             for index in range(start, stop):
                 text = group.prepared[index]
                 where, row = self._places.setdefault(text.key, (batch, len(batch)))
+                if where is batch and row == len(batch):
+                    batch.prepared.append(text)
+                else:
+                    self.shared += 1
                 if where is not batch:
                     _add(where.joined, group, index, row)
                     continue
-                if row == len(batch):
-                    batch.prepared.append(text)
                 _add(batch.shares, group, index, row)
         return batch
 

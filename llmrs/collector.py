@@ -80,6 +80,16 @@ class Collector:
         """Batches being computed."""
         return len(self._running)
 
+    @property
+    def waiting_texts(self) -> int:
+        """Texts that wait for a batch."""
+        return self._queue.texts
+
+    @property
+    def shared_texts(self) -> int:
+        """Texts so far that got the vector of an identical one."""
+        return self._computing.shared
+
     def admit(
         self,
         notify: Callable[[], None],

@@ -148,6 +148,11 @@ class Config:
     worker_connections: int = option(2000, integer(1, 1_000_000), "most client connections at a time")
     keepalive: int = option(75, integer(0, 86400), "seconds an idle client connection stays open")
     graceful_timeout: int = option(30, integer(1, 86400), "seconds that a stop waits for requests to finish")
+    metrics: str = option(
+        "open",
+        choice("open", "key", "off"),
+        "GET /metrics: for everyone, only with an API key, or not at all",
+    )
     log_level: str = option(
         "info", choice("debug", "info", "warning", "error", "critical"), "least severity that is logged"
     )

@@ -56,6 +56,7 @@ WRAPPED = {
     "requests": {"backends": 1},
     "urllib3": {"backends": 1},
     "httptools": {"server": 1, "backends": 1},  # Of what clients send, and of what backends answer.
+    "prometheus_client": {"server": 1},
     "falcon": {"server": None},
     "gevent": {"server": None},
     "gunicorn": {"server": None},
@@ -72,6 +73,7 @@ HEAVY = (
     "tokenizers",
     "safetensors",
     "huggingface_hub",
+    "prometheus_client",
 )
 
 

@@ -30,8 +30,9 @@ from llmrs.errors import (
 )
 from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.body import CLOSE
+from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
-from llmrs.server.resources import Embed, Health, Models, OpenAIEmbeddings, Registry
+from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
 from llmrs.server.serving import ServedModel
 
 log = logging.getLogger("llmrs.server")
@@ -48,11 +49,14 @@ class Application:
 
     def __init__(self, backends: Sequence[Backend], config: Config, keys: ApiKeys) -> None:
         self.draining: Callable[[], bool] = lambda: False
+        self.metrics = Metrics()
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
         self.models = [
-            ServedModel(backend, config, self._tokenizing, lambda: self.draining()) for backend in backends
+            ServedModel(backend, config, self.metrics, self._tokenizing, lambda: self.draining())
+            for backend in backends
         ]
+        self.metrics.watch(self.models)
         self._falcon = self._routes(Registry(self.models), config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -72,9 +76,10 @@ class Application:
             model.close()
         self._tokenizing.close()
         self._writing.close()
+        self.metrics.close()
 
     def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
-        app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys)])
+        app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys, self.metrics)])
         app.req_options.strip_url_path_trailing_slash = True
         embeddings = OpenAIEmbeddings(registry, config, self._writing)
         models = Models(registry)
@@ -87,6 +92,8 @@ class Application:
         app.add_route("/health", health)
         app.add_route("/readyz", health)
         app.add_route("/livez", health, suffix="live")
+        if config.metrics != "off":
+            app.add_route("/metrics", MetricsPage(self.metrics))
         # Falcon takes the handler added last first: the specific ones come after the general one.
         app.add_error_handler(Exception, _answer_bug)
         app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
@@ -128,8 +135,9 @@ def get_app(config: Config | None = None) -> Application:
 class _Envelope:
     """What every request gets whatever becomes of it: an arrival time, an id, the key check."""
 
-    def __init__(self, keys: ApiKeys) -> None:
+    def __init__(self, keys: ApiKeys, metrics: Metrics) -> None:
         self._keys = keys
+        self._metrics = metrics
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.arrived = time.monotonic()
@@ -143,13 +151,19 @@ class _Envelope:
     ) -> None:
         theirs = req.get_header("X-Request-Id") or ""
         resp.set_header("x-request-id", theirs if REQUEST_ID.fullmatch(theirs) else os.urandom(16).hex())
-        total = f"total;dur={(time.monotonic() - req.context.arrived) * 1e3:.2f}"
+        seconds = time.monotonic() - req.context.arrived
+        total = f"total;dur={seconds * 1e3:.2f}"
         timings = req.context.timings
         resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)
+        status = str(resp.status)[:3]
+        self._metrics.count_request(req.uri_template or "none", status, seconds)
+        if code := getattr(req.context, "error", None):
+            self._metrics.count_error(int(status), code)
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
     assert isinstance(error, ServiceError)
+    req.context.error = error.code or error.type
     resp.status = falcon.code_to_http_status(error.status)
     resp.data = wire.encode_error(error)
     resp.content_type = falcon.MEDIA_JSON

@@ -17,15 +17,16 @@ OPEN_PATHS = frozenset({"/health", "/livez", "/readyz"})
 class ApiKeys:
     """The keys that open the API. Without any key, it is open to everyone who can reach the port."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[str], open_paths: Iterable[str] = ()) -> None:
         self._digests = [_digest(key) for key in keys]
+        self._open_paths = OPEN_PATHS.union(open_paths)
 
     def __len__(self) -> int:
         return len(self._digests)
 
     def check(self, path: str, authorization: str | None) -> None:
         """Raise InvalidApiKey unless the path is open or the header carries one of the keys."""
-        if not self._digests or path.rstrip("/") in OPEN_PATHS:
+        if not self._digests or path.rstrip("/") in self._open_paths:
             return
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
@@ -50,7 +51,7 @@ def load_keys(config: Config) -> ApiKeys:
         if not keys:
             # An empty file must not open the door that it was meant to lock.
             raise ConfigError(f"api_key_file {config.api_key_file!r} holds no key")
-    return ApiKeys(keys)
+    return ApiKeys(keys, {"/metrics"} if config.metrics == "open" else ())
 
 
 def _digest(key: str) -> bytes:

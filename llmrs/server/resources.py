@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from llmrs import wire
 from llmrs.config import Config
 from llmrs.errors import ModelNotFound, NotReady, ServiceError, UpstreamError
 from llmrs.server.body import read_json_body
+from llmrs.server.metrics import CONTENT_TYPE, Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.serving import Answer, ServedModel
 
@@ -80,9 +82,14 @@ class _EmbeddingRoute:
         )
         return model, answer
 
-    def _write(self, write: Callable[[], bytes], numbers: int, base64: bool = False) -> bytes:
+    def _write(
+        self, model: ServedModel, write: Callable[[], bytes], numbers: int, base64: bool = False
+    ) -> bytes:
         seconds = numbers * (SECONDS_PER_BASE64_NUMBER if base64 else SECONDS_PER_NUMBER)
-        return write() if seconds < INLINE_WRITE_SECONDS else self._writing.run(write)
+        began = time.monotonic()
+        body = write() if seconds < INLINE_WRITE_SECONDS else self._writing.run(write)
+        model.metrics.count_encoding(time.monotonic() - began)
+        return body
 
     def _normalize(self, asked: bool | None) -> bool:
         return self._config.normalize_embeddings if asked is None else asked
@@ -103,7 +110,7 @@ class OpenAIEmbeddings(_EmbeddingRoute):
             model=model.name,
             n_tokens=answer.n_tokens,
         )
-        resp.data = self._write(write, answer.matrix.size, request.base64)
+        resp.data = self._write(model, write, answer.matrix.size, request.base64)
 
 
 class Embed(_EmbeddingRoute):
@@ -124,7 +131,7 @@ class Embed(_EmbeddingRoute):
             dimensions=request.dimensions,
             normalize=self._normalize(request.normalize),
         )
-        resp.data = self._write(write, answer.matrix.size)
+        resp.data = self._write(model, write, answer.matrix.size)
 
 
 class Models:
@@ -142,6 +149,19 @@ class Models:
 
     on_head = on_get
     on_head_one = on_get_one
+
+
+class MetricsPage:
+    """`GET /metrics`, for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data = self._metrics.text()
+        resp.content_type = CONTENT_TYPE
+
+    on_head = on_get
 
 
 class Health:

@@ -32,6 +32,7 @@ from llmrs.errors import (
 )
 from llmrs.fairqueue import Group
 from llmrs.server.health import Health
+from llmrs.server.metrics import Metrics, ModelMetrics
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.token_ids import translator
 from llmrs.wire import EmbeddingRequest
@@ -67,11 +68,17 @@ class ServedModel:
     """
 
     def __init__(
-        self, backend: Backend, config: Config, tokenizing: NativeThreads, draining: Callable[[], bool]
+        self,
+        backend: Backend,
+        config: Config,
+        metrics: Metrics,
+        tokenizing: NativeThreads,
+        draining: Callable[[], bool],
     ) -> None:
         self.backend = backend
         self.health = Health(backend)
         self._config = config
+        self._metrics = metrics
         self._tokenizing = tokenizing
         self._engine: NativeThreads | None = None
         self._draining = draining
@@ -92,6 +99,11 @@ class ServedModel:
     def names(self) -> tuple[str, ...]:
         """Its name, then its aliases."""
         return (self.name, *self._aliases)
+
+    @property
+    def metrics(self) -> ModelMetrics:
+        """What is counted for it, under the name it has now."""
+        return self._metrics.model(self.name)
 
     @property
     def info(self) -> ModelInfo:
@@ -123,7 +135,7 @@ class ServedModel:
         finally:
             self.collector.cancel(group)
         self.check_dimensions(request.dimensions, matrix.shape[1])
-        return Answer(
+        answer = Answer(
             matrix,
             sum(group.n_tokens),
             sum(text.truncated for text in prepared),
@@ -131,6 +143,8 @@ class ServedModel:
             group.started_at - group.queued_at,
             group.finished_at - group.started_at,
         )
+        self.metrics.count_answer(answer)
+        return answer
 
     def check_dimensions(self, wanted: int | None, native: int | None) -> None:
         """Raise InvalidRequest unless vectors of the model may be cut to the wanted width.
@@ -219,6 +233,7 @@ class ServedModel:
             self._done(batch, vectors, None)
 
     def _done(self, batch: Batch, vectors: Vectors | None, error: BaseException | None) -> None:
+        self.metrics.count_batch(batch, time.monotonic() - batch.started_at, failed=vectors is None)
         if vectors is not None:
             self.health.note(None)
             self.collector.finish(batch, vectors)

@@ -94,6 +94,7 @@ class TestServe:
             "empty_input": "reject",
             "api_key_file": "keys",
             "worker_class": "gevent",
+            "metrics": "key",
             "log_level": "debug",
             "log_format": "json",
         }

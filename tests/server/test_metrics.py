@@ -1,0 +1,132 @@
+"""What Prometheus is told: that it is counted, under the documented names, and who may read it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from llmrs.config import load
+from llmrs.embeddings import Limits
+from llmrs.server.app import create_app
+from llmrs.server.auth import load_keys
+from tests.engines import FakeBackend
+
+from .conftest import Client
+
+MakeClient = Callable[..., Client]
+
+
+def scrape(client: Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by name and labels."""
+    result = client._client.simulate_get("/metrics")
+    assert result.status_code == 200
+    assert result.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(result.text)
+        for sample in family.samples
+    }
+
+
+def value(client: Client, name: str, **labels: str) -> float:
+    return scrape(client).get((name, frozenset(labels.items())), 0.0)
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> Client:
+    return make_client()
+
+
+@pytest.fixture
+def model(client: Client) -> dict[str, str]:
+    return {"model": client.app.models[0].name}
+
+
+def test_requests_are_counted_by_route_and_status(client: Client) -> None:
+    client.vectors({"input": "a"})
+    client.vectors({"input": "a"})
+    client.get("/v1/models/nothing-of-that-name")
+    client.get("/no/such/path")
+    route = {"route": "/v1/embeddings", "status": "200"}
+    assert value(client, "llmrs_requests_total", **route) == 2
+    assert value(client, "llmrs_request_seconds_count", route="/v1/embeddings") == 2
+    assert value(client, "llmrs_requests_total", route="/v1/models/{name:path}", status="404") == 1
+    assert value(client, "llmrs_requests_total", route="none", status="404") == 1
+
+
+def test_errors_are_counted_by_code(client: Client) -> None:
+    client.error(400, "/v1/embeddings", {"input": []})
+    client.error(404, "/v1/embeddings", {"input": "a", "model": "other"})
+    assert value(client, "llmrs_errors_total", status="404", code="model_not_found") == 1
+    found = {dict(labels)["status"] for name, labels in scrape(client) if name == "llmrs_errors_total"}
+    assert found == {"400", "404"}
+
+
+def test_work_is_counted_for_its_model(client: Client, model: dict[str, str]) -> None:
+    client.vectors({"input": ["a b", "c", "a b"]})
+    assert value(client, "llmrs_inputs_total", **model) == 3
+    assert value(client, "llmrs_tokens_total", **model) == 4 + 3 + 4
+    assert value(client, "llmrs_shared_texts_total", **model) == 1
+    assert value(client, "llmrs_batch_texts_sum", **model) == 2
+    assert value(client, "llmrs_batch_tokens_sum", **model) == 4 + 3
+    for stage in ("queue", "tokenize", "inference", "encode", "batch"):
+        assert value(client, f"llmrs_{stage}_seconds_count", **model) >= 1, stage
+    assert value(client, "llmrs_truncated_inputs_total", **model) == 0
+    client.post("/v1/embeddings", {"input": "w " * 500, "truncate": "end"})
+    assert value(client, "llmrs_truncated_inputs_total", **model) == 1
+
+
+def test_failed_batches_and_vectors_that_are_not_finite(client: Client, model: dict[str, str]) -> None:
+    client.error(500, "/v1/embeddings", {"input": "nan here"})
+    assert value(client, "llmrs_errors_total", status="500", code="non_finite_embedding") == 1
+    assert value(client, "llmrs_failed_batches_total", **model) == 0
+    client.error(502, "/v1/embeddings", {"input": "unreachable"})
+    assert value(client, "llmrs_failed_batches_total", **model) == 1
+
+
+def test_the_queue_is_asked_when_scraped(make_client: MakeClient) -> None:
+    client = make_client(FakeBackend(limits=Limits(1, 1000, 1), seconds=0.2))
+    model = {"model": client.app.models[0].name}
+    assert value(client, "llmrs_backend_up", **model) == 1
+    waiting = [gevent.spawn(client.vectors, {"input": [f"{i} a", f"{i} b"]}) for i in range(2)]
+    gevent.sleep(0.1)
+    assert value(client, "llmrs_running_batches", **model) == 1
+    assert value(client, "llmrs_waiting_requests", **model) == 2
+    assert value(client, "llmrs_waiting_texts", **model) == 3
+    gevent.joinall(waiting)
+    assert value(client, "llmrs_waiting_requests", **model) == 0
+
+
+def test_a_hub_that_is_held_up_shows(client: Client) -> None:
+    gevent.sleep(0.3)
+    time.sleep(0.6)  # nothing may do this
+    gevent.sleep(0.05)
+    assert value(client, "llmrs_hub_lag_seconds_sum") >= 0.3
+    assert value(client, "process_resident_memory_bytes") > 1e6
+
+
+@pytest.mark.parametrize(
+    ("setting", "without_key", "with_key"), [("open", 200, 200), ("key", 401, 200), ("off", 401, 404)]
+)
+def test_who_may_read_it(setting: str, without_key: int, with_key: int) -> None:
+    config = load({"metrics": setting, "api_key": "secret"}, environ={}, path=None)
+    app = create_app([FakeBackend()], config, load_keys(config))
+    client = Client(app, FakeBackend())._client
+    assert client.simulate_get("/metrics").status_code == without_key
+    key = {"Authorization": "Bearer secret"}
+    assert client.simulate_get("/metrics", headers=key).status_code == with_key
+    app.close()
+
+
+def test_every_metric_says_what_it_is(client: Client) -> None:
+    client.vectors({"input": "a"})
+    page: Any = client._client.simulate_get("/metrics").text
+    for family in text_string_to_metric_families(page):
+        assert family.documentation, family.name
+        assert re.fullmatch(r"(llmrs|process)_[a-z_]+", family.name)
