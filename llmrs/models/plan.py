@@ -62,9 +62,10 @@ class Row(NamedTuple):
 def columns_for(length: int, longest: int) -> int:
     """The padded length of a row: `length` or up to 7 or a quarter more, at most `longest`.
 
-    Multiples of 8 up to 64, of 16 up to 128, of 32 up to 256: four sizes per doubling.
+    Multiples of 8 up to 64, of 16 up to 256, of 32 up to 512: rarely used shapes are few, and long
+    rows, of which few make a run, fit well (200 tokens in 208 places and not 224: 8 % more tokens/s).
     """
-    step = max(8, (1 << (length - 1).bit_length()) >> 3)
+    step = max(8, (1 << (length - 1).bit_length()) >> (3 if length <= 128 else 4))
     return min(-(-length // step) * step, longest)
 
 
