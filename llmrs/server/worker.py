@@ -39,7 +39,6 @@ DRAIN_STEP_SECONDS = 0.1
 RESERVE_SECONDS = 1.0
 """The master kills a worker after graceful_timeout. So much of it is kept for ending in order."""
 
-
 GC_THRESHOLDS = (20_000, 20, 50)
 """For `gc.set_threshold`. A thousand requests in progress are more objects than Python's 700, which are
 looked through again and again and found alive: 13 % of the CPU of a request. Hardly any garbage here
@@ -106,8 +105,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._sweep()
             self._woken.wait(self.sweep_seconds)
         for server in servers:
-            _accept_waiting(server)
-            server.close()
+            _stop_listening(server)
         self._drain(pool)
 
     # -- connections --------------------------------------------------------------------------
@@ -201,7 +199,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
             pool.kill(timeout=RESERVE_SECONDS / 2)
 
 
-def _accept_waiting(server: StreamServer) -> None:
-    """Accept what has connected already: closing the listener would reset those clients."""
+def _stop_listening(server: StreamServer) -> None:
+    """Accept what has connected already, and close the listener at once: it resets whoever is between."""
+    server.stop_accepting()
     while not server.full() and (accepted := server.do_read()):
         server.do_handle(*accepted)
+    server.socket.close()
+    server.close()
