@@ -20,20 +20,16 @@ import platform
 import re
 import shlex
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
-PATH = "/v1/embeddings"
-ANSWER = '{"object":"list","data":[]}'
+import services
+from constant_app import ANSWER, PATH
+
 WORKERS = {"llmrs": "llmrs.server.worker.Worker", "gunicorn gevent": "gevent"}
 
 SCRIPT = """
@@ -54,20 +50,6 @@ http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {fol
 """
 
 
-def make_app() -> Any:
-    """The application under the workers: reads the body, answers a constant."""
-    import falcon
-
-    class Embeddings:
-        def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-            req.bounded_stream.read()
-            resp.data = ANSWER.encode()
-
-    app = falcon.App()
-    app.add_route(PATH, Embeddings())
-    return app
-
-
 def main() -> None:
     args = parse_args()
     runs: dict[str, list[tuple[float, float]]] = {}
@@ -77,11 +59,13 @@ def main() -> None:
         servers = {name: stack.enter_context(gunicorn(worker, folder)) for name, worker in WORKERS.items()}
         if shutil.which("nginx"):
             servers["nginx"] = stack.enter_context(nginx(folder))
-        for url, pid in servers.values():
-            load(url, pid, args.clients, 1, script)
+        # A gunicorn's requests are its worker's; this nginx has no other process.
+        pids = {name: each.worker_pid if name in WORKERS else each.pid for name, each in servers.items()}
+        for name, server in servers.items():
+            load(server.url, pids[name], args.clients, 1, script)
         for turn in range(args.turns):
-            for name, (url, pid) in servers.items():
-                run = load(url, pid, args.clients, args.seconds, script)
+            for name, server in servers.items():
+                run = load(server.url, pids[name], args.clients, args.seconds, script)
                 runs.setdefault(name, []).append(run)
                 print(
                     f"turn {turn + 1}: {name:16} {run[0]:8.0f} requests/s, {run[1]:6.1f} us", file=sys.stderr
@@ -98,77 +82,37 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextlib.contextmanager
-def process(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server on core 0, listening; ended by its pid."""
-    started = subprocess.Popen(
-        ["taskset", "-c", "0", *command], cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE.parent)}
-    )
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(10)
-        except subprocess.TimeoutExpired:
-            started.kill()
-
-
-@contextlib.contextmanager
-def gunicorn(worker: str, folder: str) -> Iterator[tuple[str, int]]:
-    port = free_port()
+def gunicorn(worker: str, folder: str) -> services.Started:
+    port = services.free_port()
     command = [
-        sys.executable, "-m", "gunicorn", "--worker-class", worker, "--bind",
-        f"127.0.0.1:{port}", "--keep-alive", "75", "--no-control-socket", "--log-level", "error",
-        "bench_http:make_app()",
+        sys.executable, "-m", "gunicorn", "--worker-class", worker, "--bind", f"127.0.0.1:{port}",
+        "--keep-alive", "75", "--no-control-socket", "--log-level", "error", "constant_app:make_app()",
     ]  # fmt: skip
-    with process(command, port) as master:
-        children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
-        while not children.read_text().split():
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}", int(children.read_text().split()[0])
+    paths = os.pathsep.join((str(services.HERE), str(services.ROOT)))
+    return services.start(command, port, folder, core=0, PYTHONPATH=paths)
 
 
-@contextlib.contextmanager
-def nginx(folder: str) -> Iterator[tuple[str, int]]:
-    port = free_port()
+def nginx(folder: str) -> services.Started:
+    port = services.free_port()
     conf = Path(folder) / "nginx.conf"
     conf.write_text(NGINX.format(folder=folder, port=port, answer=ANSWER))
-    with process(["nginx", "-p", folder, "-c", str(conf)], port) as server:
-        yield f"http://127.0.0.1:{port}", server.pid
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return services.start(["nginx", "-p", folder, "-c", str(conf)], port, folder, core=0)
 
 
 def load(url: str, pid: int, clients: int, seconds: int, script: Path) -> tuple[float, float]:
     """Requests per second, and the server's CPU microseconds per request, of one load run."""
-    before = cpu_seconds(pid)
+    before = services.cpu_seconds(pid)
     output = subprocess.run(
         ["taskset", "-c", "1", "wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", str(script), url + PATH],
         check=True, capture_output=True, text=True, timeout=seconds + 60,
     ).stdout  # fmt: skip
-    used = cpu_seconds(pid) - before
+    used = services.cpu_seconds(pid) - before
     if "Non-2xx" in output or "Socket errors" in output:
         sys.exit(f"not every answer was good:\n{output}")
     requests, rate = re.search(r"(\d+) requests in", output), re.search(r"Requests/sec: +([\d.]+)", output)
     assert requests is not None
     assert rate is not None
     return float(rate[1]), used / int(requests[1]) * 1e6
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, in steps of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def report(runs: dict[str, list[tuple[float, float]]], args: argparse.Namespace) -> None:
@@ -187,12 +131,10 @@ def report(runs: dict[str, list[tuple[float, float]]], args: argparse.Namespace)
         lines.append(f"| {name} | {cells} |")
     print("\n".join(lines))
     if args.output:
-        from services import machine  # not above: the workers import this module, too
-
         document = {
             "date": datetime.date.today().isoformat(),
             "command": shlex.join(["python", "bench/bench_http.py", *sys.argv[1:]]),
-            "machine": machine(),
+            "machine": services.machine(),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in ("llmrs", "gunicorn", "gevent", "falcon", "httptools")},
             "clients": args.clients,

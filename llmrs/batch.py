@@ -91,10 +91,7 @@ class Computing:
                     batch.prepared.append(text)
                 else:
                     self.shared += 1
-                if where is not batch:
-                    _add(where.joined, group, index, row)
-                    continue
-                _add(batch.shares, group, index, row)
+                _add(batch.shares if where is batch else where.joined, group, index, row)
         return batch
 
     def release(self, batch: Batch) -> None:

@@ -67,7 +67,8 @@ class LocalBackend(Backend):
             vocabulary=folder.encoder.vocabulary,
             lowercase=folder.lowercase,
         )
-        self._engine: Engine | None = (engine := Engine(folder, dtype=dtype, threads=threads, streams=slots))
+        engine = Engine(folder, dtype=dtype, threads=threads, streams=slots)
+        self._engine: Engine | None = engine
         self.precision = engine.precision
         self.description = f"{engine.precision}, {engine.streams} x {engine.threads} threads"
         self._limits = Limits(

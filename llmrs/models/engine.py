@@ -1,9 +1,9 @@
 """A compiled model: token ids in, vectors out.
 
 Wraps OpenVINO's CPU plugin. A stream computes one batch at a time on threads of its own; `embed` may
-be called from as many threads at once as there are streams, and
-holds the GIL only between runs, to fill and copy small arrays. It is called from native threads
-of processes that gevent may have patched, so it uses no lock, no queue and no logger.
+be called from as many threads at once as there are streams, and holds the GIL only between runs, to
+fill and copy small arrays. It is called from native threads of processes that gevent may have
+patched, so it uses no lock, no queue and no logger.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ WARM_UP_SHAPES = (
     *((rows, columns) for columns in (128, 96) for rows in (1, 8, 4, 2)),
 )
 """Rows and columns."""
-
 
 SMALL_ENCODER = 32_000_000
 """Multiplications per token up to which an encoder's layers are so short that threads sharing one

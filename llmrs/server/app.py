@@ -158,7 +158,7 @@ class _Envelope:
         status = str(resp.status)[:3]
         self._metrics.count_request(req.uri_template or "none", status, seconds)
         if code := getattr(req.context, "error", None):
-            self._metrics.count_error(int(status), code)
+            self._metrics.count_error(status, code)
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:

@@ -112,9 +112,9 @@ class Metrics(Source):
             self._request_seconds[route] = Histogram(SECONDS)
         self._request_seconds[route].observe(seconds)
 
-    def count_error(self, status: int, code: str) -> None:
-        """An answer with an error."""
-        self._errors[str(status), code] += 1
+    def count_error(self, status: str, code: str) -> None:
+        """An answer with an error, its status of three digits."""
+        self._errors[status, code] += 1
 
     def watch(self, models: Sequence[Watched]) -> None:
         """Show the state of these models, and measure the loop's lag in a greenlet from now on."""
