@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from llmrs.embeddings import Input, Limits, Matrix, ModelInfo, Prepared, Truncate, Vectors
+
+CALL_HEADERS: ContextVar[bytes] = ContextVar("CALL_HEADERS", default=b"")
+"""Header lines, each ended by CRLF, which HTTP backends add to the requests of `embed` calls in this context.
+
+For what belongs to one call, as a trace's id. They are sent as they are, so no client's text goes in
+unchecked."""
 
 
 class Backend(ABC):

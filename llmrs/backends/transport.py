@@ -70,14 +70,17 @@ class Transport:
         """GET `path` (appended to the address); see `post`."""
         return self._exchange(self._head("GET", path) + b"\r\n", deadline, limit)
 
-    def post(self, path: str, body: bytes, *, deadline: float, limit: int) -> Answer:
+    def post(self, path: str, body: bytes, *, deadline: float, limit: int, lines: bytes = b"") -> Answer:
         """POST a JSON body. `deadline` is a `time.monotonic()` moment, `limit` bytes of the answer.
+
+        `lines` are further header lines of this request alone, each ended by CRLF; they come from this
+        program, and nothing in them is checked.
 
         Raises:
             DeadlineExceeded: the answer was not complete in time.
             UpstreamError: unreachable, broken off or longer than `limit`; says which.
         """
-        head = b"%bContent-Length: %d\r\n\r\n" % (self._head("POST", path), len(body))
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (self._head("POST", path), lines, len(body))
         return self._exchange(head + body, deadline, limit)
 
     def close(self) -> None:

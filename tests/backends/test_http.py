@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from llmrs.backends.base import CALL_HEADERS
 from llmrs.backends.http import open_http
 from llmrs.config import Config
 from llmrs.embeddings import Limits
@@ -89,6 +90,21 @@ def test_texts_and_token_ids_go_in_requests_of_their_own(service, backend):
     assert vectors.matrix.tolist() == [vector(value) for value in inputs]
     assert [request.json["input"] for request in service.posts()[-2:]] == [["a b", "c"], [[5, 6, 7], [8]]]
     assert sum(vectors.n_tokens) == sum(map(count_tokens, inputs))
+
+
+def test_a_request_tells_the_time_that_is_left(service, backend):
+    embed(backend, ["a"], timeout=7)
+    assert 5 < float(service.posts()[-1].headers["x-request-timeout"]) <= 7
+
+
+def test_headers_of_a_call(service, backend):
+    token = CALL_HEADERS.set(b"traceparent: 00-a-b-01\r\n")
+    embed(backend, ["a"])
+    CALL_HEADERS.reset(token)
+    embed(backend, ["a"])
+    with_it, without = service.posts()[-2:]
+    assert with_it.headers["traceparent"] == "00-a-b-01"
+    assert "traceparent" not in without.headers
 
 
 def test_a_prompt_goes_before_texts_only(service, backend):

@@ -48,6 +48,16 @@ def test_a_request_carries_the_key_and_asks_for_plain_bytes(service):
     assert request.headers["content-type"] == "application/json"
 
 
+def test_lines_of_one_request_are_not_sent_with_the_next(service):
+    transport = connect(service)
+    for lines in (b"x-request-timeout: 1.500\r\nx-other: 2\r\n", b""):
+        transport.post("/embed", b"{}", deadline=time.monotonic() + 5, limit=100, lines=lines)
+    first, second = service.requests
+    assert (first.headers["x-request-timeout"], first.headers["x-other"]) == ("1.500", "2")
+    assert first.body == second.body == b"{}"
+    assert not {"x-request-timeout", "x-other"} & second.headers.keys()
+
+
 def test_connections_are_kept(service):
     transport = connect(service)
     for _ in range(3):
