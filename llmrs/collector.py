@@ -16,7 +16,7 @@ The rules of this file:
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -28,6 +28,10 @@ from llmrs.fairqueue import FairQueue, Group, Span
 
 PROBE_AFTER = 0.005
 """Seconds a group must have waited before its client is probed: a probe is a system call."""
+
+DROPS = ("deadline", "client_gone", "failed")
+"""Why texts are dropped from the queue: their request is late, nobody reads its answer, or it has
+been answered with an error already (another of its texts failed, or the process ends)."""
 
 SMOOTHING = 0.1
 """Weight of the newest batch in the running means of seconds per text and per token."""
@@ -72,6 +76,8 @@ class Collector:
         self._closed: Callable[[], ServiceError] | None = None
         self._seconds_per_text = 0.0
         self._seconds_per_token = 0.0
+        self.dropped_texts: Counter[str] = Counter()
+        """Texts so far that were queued and not computed, by the reasons in DROPS."""
         self.waiting = 0
         """Requests that hold a place of the queue: admitted, not all of their texts in a batch."""
 
@@ -249,6 +255,8 @@ class Collector:
         group.done = True
         group.error = error
         group.finished_at = self._clock()
+        if error is not None and (left := len(group.prepared) - group.next):
+            self.dropped_texts[_drop_reason(group, error)] += left
         self._leave(group)
         group.notify()
 
@@ -272,6 +280,13 @@ class Collector:
     def _wake_if_useful(self) -> None:
         if (self._queue or self._retries) and self.running < self._limits().slots:
             self._wake()
+
+
+def _drop_reason(group: Group, error: ServiceError) -> str:
+    """One of DROPS. A request that gives up by itself at its deadline counts as late."""
+    if group.finished_at >= group.deadline:
+        return "deadline"
+    return "client_gone" if isinstance(error, ClientGone) else "failed"
 
 
 def _mean(known: float, newest: float) -> float:

@@ -50,11 +50,13 @@ class Prepared(NamedTuple):
 class Vectors(NamedTuple):
     """A backend's answer to one batch: row i of `matrix` is input i's vector.
 
-    `n_tokens` gives the tokens read per input where the backend counted them itself.
+    `n_tokens` gives the tokens read per input where the backend counted them itself, `cells` the
+    places for tokens that were computed, padding included, where it knows that.
     """
 
     matrix: Matrix
     n_tokens: Sequence[int] | None = None
+    cells: int | None = None
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,15 @@ class ServiceError(LlmrsError):
         headers: further response headers.
         poison: whether one input may have caused it, so that a batch that failed with it is
             split to find the culprit instead of failing all of its requests.
+        rejection: why a request was turned away before any work was done for it, for the metrics;
+            None for all other errors.
     """
 
     status = 500
     type = SERVER_ERROR
     code: str | None = "internal_error"
     poison = False
+    rejection: str | None = None
 
     def __init__(
         self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
@@ -132,6 +135,7 @@ class BodyTooLarge(InvalidRequest):
 
     status = 413
     code = "request_too_large"
+    rejection = "payload"
 
 
 class RequestTimeout(ServiceError):
@@ -181,6 +185,7 @@ class QueueFull(RetryableError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+    rejection: str | None = "queue_full"
 
 
 class NotReady(RetryableError):
@@ -188,6 +193,7 @@ class NotReady(RetryableError):
 
     status = 503
     code = "not_ready"
+    rejection = "not_ready"
 
 
 class DeadlineExceeded(ServiceError):

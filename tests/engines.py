@@ -49,6 +49,7 @@ class FakeBackend(Backend):
         )
         self._limits = limits or Limits(batch_size=4, batch_tokens=1000, slots=1)
         self._seconds = seconds
+        self.cells_per_text: int | None = None
         self.batches: list[list[str]] = []
         self.closed = False
 
@@ -93,7 +94,8 @@ class FakeBackend(Backend):
         matrix = np.stack([vector_of(text, self._info.dimensions or DIMENSIONS) for text in texts])
         matrix[[text.startswith("nan") for text in texts]] = np.nan
         matrix[[text.startswith("zero") for text in texts]] = 0.0
-        return Vectors(matrix)
+        cells = None if self.cells_per_text is None else self.cells_per_text * len(batch)
+        return Vectors(matrix, cells=cells)
 
     def check(self, *, timeout: float) -> None:
         return None

@@ -105,7 +105,7 @@ class LocalBackend(Backend):
         engine = self._engine
         if engine is None:
             raise EngineError("the model has been unloaded")
-        return Vectors(engine.embed([each.payload for each in batch], timeout=timeout))
+        return engine.embed([each.payload for each in batch], timeout=timeout)
 
     def check(self, *, timeout: float) -> None:
         if self._engine is None:

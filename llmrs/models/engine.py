@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
 
-from llmrs.embeddings import Matrix
+from llmrs.embeddings import Matrix, Vectors
 from llmrs.errors import ConfigError, DeadlineExceeded, EngineError
 from llmrs.models.architectures import Encoder
 from llmrs.models.cores import usable_cores
@@ -98,7 +98,7 @@ class Engine:
         for weights in self._weights:
             weights.release_pages()
 
-    def embed(self, texts: Sequence[Ints], *, timeout: float = float("inf")) -> Matrix:
+    def embed(self, texts: Sequence[Ints], *, timeout: float = float("inf")) -> Vectors:
         """Vectors of texts given as token ids, float32 [len(texts), dimensions], in order.
 
         Each text has 1 to the model's longest input of ids below its vocabulary. A text for which
@@ -111,19 +111,21 @@ class Engine:
         deadline = time.monotonic() + timeout
         matrix = np.empty((len(texts), self.dimensions), np.float32)
         runs = plan([len(text) for text in texts], self._longest)
+        cells = 0
         request, home = self._claim(len(texts))
         try:
             while runs:
                 if time.monotonic() > deadline:
                     raise DeadlineExceeded("the model did not finish in time")
                 run = runs.pop()
+                cells += run.rows * run.columns
                 vectors, row_sums = self._run(request, run, texts)
                 matrix[[index for row in run.texts for index in row]] = vectors
                 if not np.isfinite(row_sums).all():
                     runs += self._alone(run, row_sums, texts)
         finally:
             home.append(request)
-        return matrix
+        return Vectors(matrix, cells=cells)
 
     def _claim(self, n_texts: int) -> tuple[Any, deque[Any]]:
         """An infer request for a batch, and where to put it back."""

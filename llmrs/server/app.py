@@ -30,6 +30,7 @@ from llmrs.errors import (
 )
 from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.body import CLOSE
+from llmrs.server.exposition import Page
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
@@ -63,7 +64,11 @@ class Application:
         # gunicorn's start_response is a method of its response, which can be told to close.
         if CLOSE not in environ:
             environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
-        return self._falcon(environ, start_response)
+        self.metrics.in_flight += 1
+        try:
+            return self._falcon(environ, start_response)
+        finally:
+            self.metrics.in_flight -= 1
 
     def watch_backends(self) -> None:
         """Learn what the backends are, and keep watching how they are."""
@@ -84,6 +89,7 @@ class Application:
         embeddings = OpenAIEmbeddings(registry, config, self._writing)
         models = Models(registry)
         health = Health(registry, config, lambda: self.draining())
+        self.metrics.ready = lambda: health.not_ready() is None
         app.add_route("/v1/embeddings", embeddings)
         app.add_route("/embeddings", embeddings)
         app.add_route("/embed", Embed(registry, config, self._writing))
@@ -93,7 +99,7 @@ class Application:
         app.add_route("/readyz", health)
         app.add_route("/livez", health, suffix="live")
         if config.metrics != "off":
-            app.add_route("/metrics", MetricsPage(self.metrics))
+            app.add_route("/metrics", MetricsPage(Page(self.metrics.families)))
         # Falcon takes the handler added last first: the specific ones come after the general one.
         app.add_error_handler(Exception, _answer_bug)
         app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
@@ -156,14 +162,16 @@ class _Envelope:
         timings = req.context.timings
         resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)
         status = str(resp.status)[:3]
-        self._metrics.count_request(req.uri_template or "none", status, seconds)
+        key = getattr(req.context, "key_name", None)
+        self._metrics.count_request(req.uri_template or "none", status, seconds, key)
         if code := getattr(req.context, "error", None):
-            self._metrics.count_error(status, code)
+            self._metrics.count_error(status, code, req.context.rejection)
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
     assert isinstance(error, ServiceError)
-    req.context.error = error.code or error.type
+    req.context.error = error.code or error.type  # not the error itself: its traceback holds the request
+    req.context.rejection = error.rejection
     resp.status = falcon.code_to_http_status(error.status)
     resp.data = wire.encode_error(error)
     resp.content_type = falcon.MEDIA_JSON

@@ -1,31 +1,31 @@
-"""Prometheus metrics: what is counted, under which names, and how it is shown.
+"""Metrics: what is counted, and under which names.
 
-Wraps prometheus_client, which writes the page. Counting is done here, on the hub's thread alone and so
-without its locks: with its own counters and histograms a request cost 25 us more, a third of what all of
-HTTP costs. What others know anyway (queue, backend) is asked when somebody scrapes.
+Counting is done here, on the hub's thread alone and so without locks: with prometheus_client's own
+counters and histograms a request cost 25 us more, a third of what all of HTTP costs. What others know
+anyway (queue, backend, connections) is asked when somebody scrapes. `exposition` writes the page.
+
+Every name and every label value that is known beforehand is there from the start, at zero: Prometheus
+sees no increase in a series that begins at one.
 """
 
 from __future__ import annotations
 
+import platform
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import gevent
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector as Source
 
+from llmrs import __version__
 from llmrs.batch import Batch
-from llmrs.collector import Collector
-from llmrs.embeddings import Matrix
+from llmrs.collector import DROPS, Collector
+from llmrs.embeddings import Matrix, Vectors
+from llmrs.errors import ServiceError
 from llmrs.server.health import Health
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -63,62 +63,97 @@ class Answered(Protocol):
 
 
 class Histogram:
-    """Values counted by the first bound that they do not exceed."""
+    """Values counted by the first bound that they do not exceed.
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    Attributes:
+        total: of all values.
+    """
+
+    __slots__ = ("_bounds", "_counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.total = 0.0
 
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.total += value
 
-    def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
-        """Show it as the member of a family that has these labels."""
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each bound with the number of values that do not exceed it; the last is +Inf."""
         names = [*map(str, self._bounds), "+Inf"]
-        buckets = list(zip(names, map(float, accumulate(self._counts)), strict=True))
-        family.add_metric(labels, buckets=buckets, sum_value=self._sum)
+        return list(zip(names, map(float, accumulate(self._counts)), strict=True))
 
 
-class Metrics(Source):
-    """All metrics of the process."""
+class Family(NamedTuple):
+    """All series of one name.
+
+    Attributes:
+        name: without the suffixes of its kind (`_total`; `_bucket`, `_sum`, `_count`).
+        members: the values of the labels, and the value.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    members: Iterable[tuple[tuple[str, ...], float | Histogram]]
+
+
+class Metrics:
+    """All metrics of the process.
+
+    Attributes:
+        in_flight: requests that the application is answering.
+        connections: tells how many client connections are open; None where that is not known.
+        ready: tells whether the process takes requests.
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._errors: Counter[tuple[str, str]] = Counter()
+        self._errors: Counter[tuple[str, str]] = Counter(dict.fromkeys(_known_errors(), 0))
+        self._rejections: Counter[str] = Counter(dict.fromkeys(_known_rejections(), 0))
+        self._keys: Counter[str] = Counter()
         self._request_seconds: dict[str, Histogram] = {}
         self._lag = Histogram(SECONDS)
-        self._models: dict[str, ModelMetrics] = {}
-        self._watched: Sequence[Watched] = ()
         self._watching: gevent.Greenlet[[], None] | None = None
-        ProcessCollector(registry=self._registry)
-        self._registry.register(self)
+        self.models: dict[str, ModelMetrics] = {}
+        self.watched: Sequence[Watched] = ()
+        self.in_flight = 0
+        self.connections: Callable[[], int] | None = None
+        self.ready: Callable[[], bool] = lambda: False
 
     def model(self, name: str) -> ModelMetrics:
         """The metrics of a model by the name it is served under."""
-        found = self._models.get(name)
+        found = self.models.get(name)
         if found is None:
-            found = self._models[name] = ModelMetrics()
+            found = self.models[name] = ModelMetrics()
         return found
 
-    def count_request(self, route: str, status: str, seconds: float) -> None:
-        """An answer to a request of a route (its template), with a status of three digits."""
+    def count_request(self, route: str, status: str, seconds: float, key: str | None = None) -> None:
+        """An answer to a request of a route (its template), with a status of three digits.
+
+        `key` is the name of the API key that it came with, if that has one.
+        """
         self._requests[route, status] += 1
         if route not in self._request_seconds:
             self._request_seconds[route] = Histogram(SECONDS)
         self._request_seconds[route].observe(seconds)
+        if key is not None:
+            self._keys[key] += 1
 
-    def count_error(self, status: str, code: str) -> None:
-        """An answer with an error, its status of three digits."""
+    def count_error(self, status: str, code: str, rejection: str | None = None) -> None:
+        """An answer with an error, its status of three digits; `rejection` as in ServiceError."""
         self._errors[status, code] += 1
+        if rejection is not None:
+            self._rejections[rejection] += 1
 
     def watch(self, models: Sequence[Watched]) -> None:
         """Show the state of these models, and measure the loop's lag in a greenlet from now on."""
-        self._watched = models
+        self.watched = models
+        for model in models:
+            self.model(model.name)
         self._watching = gevent.spawn(self._measure_lag)
 
     def close(self) -> None:
@@ -126,53 +161,60 @@ class Metrics(Source):
         if self._watching is not None:
             self._watching.kill()
 
-    def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks for at a scrape."""
-        requests = CounterMetricFamily("llmrs_requests", "Answered requests.", labels=("route", "status"))
-        for labels, count in self._requests.items():
-            requests.add_metric(labels, count)
-        errors = CounterMetricFamily("llmrs_errors", "Answers with an error.", labels=("status", "code"))
-        for labels, count in self._errors.items():
-            errors.add_metric(labels, count)
-        seconds = HistogramMetricFamily(
-            "llmrs_request_seconds", "From a request's head to its answer.", labels=("route",)
-        )
-        for route, histogram in self._request_seconds.items():
-            histogram.add_to(seconds, route)
-        lag = HistogramMetricFamily(
-            "llmrs_hub_lag_seconds", "How late the event loop wakes a sleeper.", labels=()
-        )
-        self._lag.add_to(lag)
-        yield from (requests, errors, seconds, lag)
+    def families(self) -> Iterator[Family]:
+        """All that there is to show now."""
+        yield from self._process()
         for name, text in COUNTERS.items():
-            counter = CounterMetricFamily(f"llmrs_{name}", text, labels=("model",))
-            for model, metrics in self._models.items():
-                counter.add_metric((model,), metrics.counts[name])
-            yield counter
+            counts = [((model,), metrics.counts[name]) for model, metrics in self.models.items()]
+            yield Family("counter", f"llmrs_{name}", text, ("model",), counts)
         for name, (text, _) in HISTOGRAMS.items():
-            family = HistogramMetricFamily(f"llmrs_{name}", text, labels=("model",))
-            for model, metrics in self._models.items():
-                metrics.histograms[name].add_to(family, model)
-            yield family
+            members = [((model,), metrics.histograms[name]) for model, metrics in self.models.items()]
+            yield Family("histogram", f"llmrs_{name}", text, ("model",), members)
         yield from self._states()
 
-    def _states(self) -> Iterator[Metric]:
-        """Queues, backends, texts that joined others."""
-        for name, (text, value) in STATES.items():
-            gauge = GaugeMetricFamily(f"llmrs_{name}", text, labels=("model",))
-            for model in self._watched:
-                gauge.add_metric((model.name,), value(model))
-            yield gauge
-        shared = CounterMetricFamily(
-            "llmrs_shared_texts", "Texts that got the vector of an identical one.", labels=("model",)
+    def _process(self) -> Iterator[Family]:
+        """What is counted for all models together."""
+
+        def labelled(counts: Counter[str]) -> list[tuple[tuple[str, ...], float]]:
+            return [((value,), count) for value, count in counts.items()]
+
+        yield Family(
+            "counter", "llmrs_requests", "Answered requests.", ("route", "status"), self._requests.items()
         )
-        for model in self._watched:
-            shared.add_metric((model.name,), model.collector.shared_texts)
-        yield shared
+        yield Family(
+            "counter", "llmrs_errors", "Answers with an error.", ("status", "code"), self._errors.items()
+        )
+        text = "Requests turned away before any work was done for them."
+        yield Family("counter", "llmrs_rejected_requests", text, ("reason",), labelled(self._rejections))
+        text = "Answered requests by the name of their API key."
+        yield Family("counter", "llmrs_key_requests", text, ("key",), labelled(self._keys))
+        text = "From a request's head to its answer."
+        seconds = [((route,), histogram) for route, histogram in self._request_seconds.items()]
+        yield Family("histogram", "llmrs_request_seconds", text, ("route",), seconds)
+        text = "How late the event loop wakes a sleeper."
+        yield Family("histogram", "llmrs_hub_lag_seconds", text, (), [((), self._lag)])
+        yield _gauge("llmrs_requests_in_flight", "Requests being answered.", self.in_flight)
+        if self.connections is not None:
+            yield _gauge("llmrs_connections", "Open client connections.", self.connections())
+        yield _gauge("llmrs_ready", "1 while the process takes requests, as /readyz says.", self.ready())
+        build = ("version", "python"), [((__version__, platform.python_version()), 1.0)]
+        yield Family("gauge", "llmrs_build_info", "Always 1; the labels say what runs.", *build)
+
+    def _states(self) -> Iterator[Family]:
+        """Queues, backends, and what the collectors count."""
+        for name, (text, value) in STATES.items():
+            members = [((model.name,), value(model)) for model in self.watched]
+            yield Family("gauge", f"llmrs_{name}", text, ("model",), members)
+        shared = [((model.name,), model.collector.shared_texts) for model in self.watched]
+        text = "Texts that got the vector of an identical one."
+        yield Family("counter", "llmrs_shared_texts", text, ("model",), shared)
+        dropped = [
+            ((model.name, reason), model.collector.dropped_texts[reason])
+            for model in self.watched
+            for reason in DROPS
+        ]
+        text = "Queued texts that were not computed, because their request was over."
+        yield Family("counter", "llmrs_dropped_texts", text, ("model", "reason"), dropped)
 
     def _measure_lag(self) -> None:
         while True:
@@ -194,6 +236,7 @@ COUNTERS = {
     "tokens": "Tokens of answered requests.",
     "truncated_inputs": "Inputs that were cut to the model's length.",
     "failed_batches": "Batches that gave no vectors.",
+    "computed_cells": "Places for tokens that a local engine computed, padding included.",
 }
 HISTOGRAMS = {
     "queue_seconds": ("From tokenized to the start of the first batch.", SECONDS),
@@ -232,11 +275,32 @@ class ModelMetrics:
         """The body of an answer was written."""
         self.histograms["encode_seconds"].observe(seconds)
 
-    def count_batch(self, batch: Batch, seconds: float, failed: bool) -> None:
-        """A batch ended."""
-        if failed:
+    def count_batch(self, batch: Batch, seconds: float, vectors: Vectors | None) -> None:
+        """A batch ended, without vectors if it failed."""
+        if vectors is None:
             self.counts["failed_batches"] += 1
             return
         self.histograms["batch_texts"].observe(len(batch))
         self.histograms["batch_tokens"].observe(batch.n_tokens)
         self.histograms["batch_seconds"].observe(seconds)
+        if vectors.cells is not None:
+            self.counts["computed_cells"] += vectors.cells
+
+
+def _gauge(name: str, text: str, value: float) -> Family:
+    return Family("gauge", name, text, (), [((), float(value))])
+
+
+def _known_errors() -> Iterator[tuple[str, str]]:
+    """Status and code of every error there is."""
+    return ((str(each.status), each.code) for each in _subclasses(ServiceError) if each.code)
+
+
+def _known_rejections() -> Iterator[str]:
+    return (each.rejection for each in _subclasses(ServiceError) if each.rejection)
+
+
+def _subclasses(base: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield base
+    for each in base.__subclasses__():
+        yield from _subclasses(each)

@@ -114,6 +114,7 @@ def _worker_ready(worker: Any) -> None:
     """The model is loaded: say so, with a line that can be pasted into a shell."""
     app = worker.wsgi
     app.draining = lambda: not worker.alive
+    app.metrics.connections = getattr(worker, "connections", None)  # gunicorn's own worker has none
     reason = app.models[0].health.reason
     state = "ready" if reason is None else f"waiting for the backend ({reason})"
     for listener in worker.sockets:

@@ -14,7 +14,7 @@ from llmrs import wire
 from llmrs.config import Config
 from llmrs.errors import ModelNotFound, NotReady, ServiceError, UpstreamError
 from llmrs.server.body import read_json_body
-from llmrs.server.metrics import CONTENT_TYPE, Metrics
+from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.native import NativeThreads
 from llmrs.server.serving import Answer, ServedModel
 
@@ -154,11 +154,11 @@ class Models:
 class MetricsPage:
     """`GET /metrics`, for Prometheus."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, page: Page) -> None:
+        self._page = page
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        resp.data = self._metrics.text()
+        resp.data = self._page.text()
         resp.content_type = CONTENT_TYPE
 
     on_head = on_get
@@ -183,7 +183,7 @@ class Health:
             "waiting_requests": model.collector.waiting,
             "running_batches": model.collector.running,
         }
-        reason = self._not_ready()
+        reason = self.not_ready()
         if reason is not None:
             # The body also has the shape of every other error, for clients that look there.
             error = NotReady(reason, retry_after=1)
@@ -198,7 +198,8 @@ class Health:
     on_head = on_get
     on_head_live = on_get_live
 
-    def _not_ready(self) -> str | None:
+    def not_ready(self) -> str | None:
+        """Why the service takes no requests now; None if it does."""
         if self._draining():
             return "the server is shutting down"
         return next((m.health.reason for m in self._registry.models if m.health.reason), None)

@@ -233,7 +233,7 @@ class ServedModel:
             self._done(batch, vectors, None)
 
     def _done(self, batch: Batch, vectors: Vectors | None, error: BaseException | None) -> None:
-        self.metrics.count_batch(batch, time.monotonic() - batch.started_at, failed=vectors is None)
+        self.metrics.count_batch(batch, time.monotonic() - batch.started_at, vectors)
         if vectors is not None:
             self.health.note(None)
             self.collector.finish(batch, vectors)

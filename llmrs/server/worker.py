@@ -108,6 +108,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
             _stop_listening(server)
         self._drain(pool)
 
+    def connections(self) -> int:
+        """How many client connections are open."""
+        return len(self._channels)
+
     # -- connections --------------------------------------------------------------------------
 
     def _listen(self, listener: Any, pool: Pool) -> StreamServer:

@@ -481,3 +481,19 @@ def test_limits_learned_later_hold_for_the_next_batch() -> None:
     bench.limits = Limits(batch_size=3, batch_tokens=1000, slots=1)
     bench.collector.dispatch()
     assert len(bench.finish()) == 3
+
+
+def test_texts_that_are_never_computed_are_counted_by_reason() -> None:
+    bench = Bench(batch_size=2)
+    failing = bench.submit("failing", 1, 2, 3)
+    bench.collector.dispatch()
+    bench.fail(UpstreamError("down"))
+    assert failing.error is not None
+    bench.submit("late", 4, deadline=bench.now + 1)
+    given_up = bench.submit("given up", 5, 6)
+    bench.submit("gone", 7, 8, abandoned=lambda: True)
+    bench.now += 2
+    bench.collector.cancel(given_up)
+    bench.collector.dispatch()
+    assert not bench.started
+    assert bench.collector.dropped_texts == {"failed": 1, "deadline": 1, "client_gone": 4}

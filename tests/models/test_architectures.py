@@ -35,7 +35,7 @@ def agree(made, *, dtype="f32"):
     """The model's vectors of a mixed batch are the oracle's."""
     engine = Engine(read_folder(made.folder), dtype=dtype, threads=1)
     texts = random_texts(made.max_tokens)
-    vectors = engine.embed(texts)
+    vectors = engine.embed(texts).matrix
     expected = np.stack([made.oracle(text) for text in texts])
     assert vectors.dtype == np.float32
     assert vectors.shape == expected.shape
@@ -43,7 +43,7 @@ def agree(made, *, dtype="f32"):
     scale = np.abs(expected).max()
     assert np.abs(vectors - expected).max() <= 1e-4 * scale
     for text, vector in zip(texts, vectors, strict=True):
-        assert cosines(engine.embed([text])[0], vector) >= 0.99999
+        assert cosines(engine.embed([text]).matrix[0], vector) >= 0.99999
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,7 +123,7 @@ def test_padding_ids_inside_a_text_follow_transformers(tmp_path):
     made = make_model(tmp_path, "roberta")
     engine = Engine(read_folder(made.folder), dtype="f32", threads=1)
     text = np.array([0, 5, 1, 6, 1, 1, 7, 2], np.int32)
-    assert cosines(engine.embed([text])[0], made.oracle(text)) >= 0.99999
+    assert cosines(engine.embed([text]).matrix[0], made.oracle(text)) >= 0.99999
 
 
 def test_low_precision_stays_close(tmp_path):
@@ -132,7 +132,9 @@ def test_low_precision_stays_close(tmp_path):
     engine = Engine(read_folder(made.folder), threads=1)
     texts = random_texts(made.max_tokens)
     expected = np.stack([made.oracle(text) for text in texts])
-    assert cosines(engine.embed(texts), expected).min() >= (0.999 if engine.precision == "bf16" else 0.99999)
+    assert cosines(engine.embed(texts).matrix, expected).min() >= (
+        0.999 if engine.precision == "bf16" else 0.99999
+    )
 
 
 def test_neighbours_in_a_row_do_not_see_each_other(tmp_path):
@@ -141,10 +143,10 @@ def test_neighbours_in_a_row_do_not_see_each_other(tmp_path):
     engine = Engine(read_folder(made.folder), dtype="f32", threads=1)
     random = np.random.default_rng(7)
     text = random.integers(0, VOCABULARY, 6).astype(np.int32)
-    alone = engine.embed([text])[0]
+    alone = engine.embed([text]).matrix[0]
     for length in range(1, made.max_tokens - 6):
         others = [random.integers(0, VOCABULARY, length).astype(np.int32) for _ in range(5)]
-        among = engine.embed([*others[:3], text, *others[3:]])[3]
+        among = engine.embed([*others[:3], text, *others[3:]]).matrix[3]
         np.testing.assert_allclose(among, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -159,7 +161,7 @@ def test_a_vector_that_is_not_finite_spoils_no_other(poison, pooling, tmp_path):
     engine = Engine(read_folder(made.folder), dtype="f32", threads=1)
     good = [np.full(length, 5 + length, np.int32) for length in (1, 2, 3)]
     bad = np.array([5, 9, 6], np.int32)
-    vectors = engine.embed([good[0], bad, good[1], bad, good[2]])
+    vectors = engine.embed([good[0], bad, good[1], bad, good[2]]).matrix
     if pooling == "mean":
         assert np.isfinite(vectors).all(axis=1).tolist() == [True, False, True, False, True]
     expected = np.stack([made.oracle(text) for text in good])

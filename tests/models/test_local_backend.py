@@ -18,6 +18,7 @@ from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, ModelError
 from llmrs.models import engine as engine_module
 from llmrs.models.engine import streams_for
 from llmrs.models.folder import read_folder
+from llmrs.models.plan import plan
 from tests.engines import FakeBackend
 from tests.models.makers import HIDDEN, write_json
 
@@ -48,6 +49,13 @@ def test_an_answer_is_not_overwritten_by_the_next(tiny_backend):
 
 def test_an_empty_batch(tiny_backend):
     assert tiny_backend.embed([], timeout=10).matrix.shape == (0, HIDDEN)
+
+
+def test_it_tells_how_many_places_it_computed(tiny_backend):
+    lengths = (5, 3, 30)
+    texts = [Prepared(np.full(length, 5, np.int32), length) for length in lengths]
+    runs = plan(lengths, tiny_backend.info.max_input_tokens)
+    assert tiny_backend.embed(texts, timeout=10).cells == sum(run.rows * run.columns for run in runs)
 
 
 def test_the_timeout_is_for_the_whole_call(tiny_backend, monkeypatch):
@@ -177,9 +185,9 @@ def test_a_text_that_comes_alone_has_all_threads(tiny):
     def claim(n_texts, home):
         claimed.append(engine._claim(n_texts))
         assert claimed[-1][1] is home
-        np.testing.assert_allclose(engine.embed([text]), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(engine.embed([text]).matrix, expected, rtol=1e-4, atol=1e-5)
 
-    np.testing.assert_allclose(engine.embed([text]), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(engine.embed([text]).matrix, expected, rtol=1e-4, atol=1e-5)
     claim(1, engine._lone)
     assert not engine._lone
     claim(1, engine._idle)

@@ -11,6 +11,7 @@ import gevent
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmrs import __version__
 from llmrs.config import load
 from llmrs.embeddings import Limits
 from llmrs.server.app import create_app
@@ -64,8 +65,75 @@ def test_errors_are_counted_by_code(client: Client) -> None:
     client.error(400, "/v1/embeddings", {"input": []})
     client.error(404, "/v1/embeddings", {"input": "a", "model": "other"})
     assert value(client, "llmrs_errors_total", status="404", code="model_not_found") == 1
-    found = {dict(labels)["status"] for name, labels in scrape(client) if name == "llmrs_errors_total"}
-    assert found == {"400", "404"}
+    counted = {
+        dict(labels)["status"]
+        for (name, labels), count in scrape(client).items()
+        if name == "llmrs_errors_total" and count
+    }
+    assert counted == {"400", "404"}
+
+
+def test_what_can_be_known_is_there_before_it_happens(client: Client, model: dict[str, str]) -> None:
+    found = scrape(client)
+    for name, labels in (
+        ("llmrs_errors_total", {"status": "500", "code": "non_finite_embedding"}),
+        ("llmrs_rejected_requests_total", {"reason": "queue_full"}),
+        ("llmrs_failed_batches_total", model),
+        ("llmrs_dropped_texts_total", {**model, "reason": "deadline"}),
+        ("llmrs_queue_seconds_count", model),
+    ):
+        assert found[name, frozenset(labels.items())] == 0, name
+    names = {name for name, _ in found}
+    assert not {name for name in names if name.endswith("_info") and name != "llmrs_build_info"}
+    build = next(dict(labels) for name, labels in found if name == "llmrs_build_info")
+    assert build["version"] == __version__
+
+
+def test_requests_that_are_turned_away_are_counted_by_reason(make_client: MakeClient) -> None:
+    client = make_client(FakeBackend(seconds=0.3), queue_capacity=1, payload_limit=200)
+    client.error(413, "/v1/embeddings", {"input": "a" * 300})
+    computed = gevent.spawn(client.vectors, {"input": "a"})
+    gevent.sleep(0.05)
+    waiting = gevent.spawn(client.vectors, {"input": "b"})
+    gevent.sleep(0.05)
+    assert value(client, "llmrs_requests_in_flight") == 3  # those and the scrape
+    client.error(429, "/v1/embeddings", {"input": "a"})
+    gevent.joinall([computed, waiting])
+    client.app.draining = lambda: True
+    client.error(503, "/v1/embeddings", {"input": "a"})
+    for reason in ("payload", "queue_full", "not_ready"):
+        assert value(client, "llmrs_rejected_requests_total", reason=reason) == 1, reason
+    assert value(client, "llmrs_requests_in_flight") == 1
+
+
+def test_ready_is_what_readyz_says(client: Client) -> None:
+    assert value(client, "llmrs_ready") == 1
+    client.app.models[0].health.reason = "down"
+    assert client.get("/readyz").status_code == 503
+    assert value(client, "llmrs_ready") == 0
+
+
+def test_requests_are_counted_by_the_name_of_their_key(client: Client) -> None:
+    client.app.metrics.count_request("/embed", "200", 0.1, "batch-jobs")
+    client.vectors({"input": "a"})  # without a key
+    keys = [dict(labels)["key"] for name, labels in scrape(client) if name == "llmrs_key_requests_total"]
+    assert keys == ["batch-jobs"]
+
+
+def test_padding_is_what_was_computed_beside_the_tokens(client: Client, model: dict[str, str]) -> None:
+    client.vectors({"input": "a b c"})
+    assert value(client, "llmrs_computed_cells_total", **model) == 0  # this backend does not say
+    client.backend.cells_per_text = 16
+    client.vectors({"input": ["d", "e f"]})
+    assert value(client, "llmrs_computed_cells_total", **model) == 32
+
+
+def test_texts_that_nobody_waits_for_any_more(make_client: MakeClient) -> None:
+    backend = FakeBackend(limits=Limits(1, 1000, 1), seconds=0.5)
+    client = make_client(backend, request_timeout=0.3)
+    model = {"model": client.app.models[0].name}
+    client.error(504, "/v1/embeddings", {"input": ["a", "b", "c"]})  # b and c still waited
+    assert value(client, "llmrs_dropped_texts_total", **model, reason="deadline") == 2
 
 
 def test_work_is_counted_for_its_model(client: Client, model: dict[str, str]) -> None:
