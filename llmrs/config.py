@@ -24,6 +24,7 @@ from llmrs.options import (
     boolean,
     choice,
     integer,
+    rate,
     seconds,
     secret,
     several,
@@ -137,7 +138,20 @@ class Config:
     api_key: tuple[str, ...] = option(
         (), several(secret("a key of visible ASCII characters")), "key that clients must send; unset: none"
     )
-    api_key_file: str | None = option(None, text("a path", "PATH"), "file with more such keys, one a line")
+    api_key_file: str | None = option(
+        None,
+        text("a path", "PATH"),
+        "file with more such keys, a line each: the key, and a name for it if you like; read again when it "
+        "changes",
+    )
+    key_concurrency: int = option(
+        0, integer(0, 1_000_000), "most requests of one API key at a time; 0: no limit"
+    )
+    key_rate: float = option(
+        0.0,
+        rate(0.01, 100_000),
+        "requests a second of one API key, on average; what a second gives may come at once; 0: no limit",
+    )
 
     worker_class: str = option(
         "llmrs",
@@ -172,6 +186,11 @@ class Config:
     def uses_local_backend(self) -> bool:
         """Whether vectors are computed in this process. False for other installed backends, too."""
         return self.backend_type == "local" or (self.backend_type == "auto" and not self.backend_url)
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether clients must send an API key."""
+        return bool(self.api_key) or self.api_key_file is not None
 
     @property
     def bind(self) -> str:
@@ -264,6 +283,12 @@ def _ineffective(config: Config) -> Iterator[str]:
             yield (
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
                 f"{config.backend_type} ({config.sources['backend_type']})"
+            )
+    for key in ("key_concurrency", "key_rate"):
+        if getattr(config, key) and not config.asks_for_keys:
+            yield (
+                f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because neither api_key "
+                "nor api_key_file is set"
             )
 
 

@@ -175,7 +175,7 @@ class RetryableError(ServiceError):
         if retry_after is not None:
             bounded = min(max(retry_after, 0.001), 120.0)
             headers["Retry-After"] = str(max(1, -int(-bounded // 1)))
-            headers["retry-after-ms"] = str(max(1, round(bounded * 1000)))
+            headers["retry-after-ms"] = str(-int(-bounded * 1000 // 1))
         super().__init__(message, headers=headers)
 
 
@@ -186,6 +186,22 @@ class QueueFull(RetryableError):
     type = "rate_limit_error"
     code = "queue_full"
     rejection: str | None = "queue_full"
+
+
+class RateLimitExceeded(RetryableError):
+    """The caller's API key has sent more requests than `key_rate` allows."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class ConcurrencyLimit(RetryableError):
+    """The caller's API key has as many requests in progress as `key_concurrency` allows."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "concurrency_limit"
 
 
 class NotReady(RetryableError):

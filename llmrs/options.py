@@ -104,7 +104,22 @@ def integer(low: int, high: int) -> Kind[int]:
 
 def seconds(low: float, high: float) -> Kind[float]:
     """A duration in seconds, fractions allowed, from `low` to `high`, both included."""
+    return _decimal(low, high, f"a number of seconds from {low:g} to {high:g}", "SECONDS")
 
+
+def rate(low: float, high: float) -> Kind[float]:
+    """How often a second, fractions allowed, from `low` to `high`, both included; 0 means no limit."""
+    kind = _decimal(0, high, f"a number a second from {low:g} to {high:g}, or 0", "RATE")
+
+    def check(value: object) -> float:
+        if 0 < (number := kind.check(value)) < low:
+            raise UnfitError
+        return number
+
+    return replace(kind, check=check)
+
+
+def _decimal(low: float, high: float, expected: str, metavar: str) -> Kind[float]:
     def check(value: object) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
             raise UnfitError  # NaN too: it compares false.
@@ -113,7 +128,7 @@ def seconds(low: float, high: float) -> Kind[float]:
     def read(raw: str) -> object:
         return float(raw) if re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", raw := raw.strip()) else raw
 
-    return Kind(f"a number of seconds from {low:g} to {high:g}", "SECONDS", check, read)
+    return Kind(expected, metavar, check, read)
 
 
 def boolean() -> Kind[bool]:

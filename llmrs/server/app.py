@@ -33,6 +33,7 @@ from llmrs.server.body import CLOSE
 from llmrs.server.exposition import Page
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
+from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
 from llmrs.server.serving import ServedModel
 
@@ -86,13 +87,17 @@ class Application:
     def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
         app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys, self.metrics)])
         app.req_options.strip_url_path_trailing_slash = True
-        embeddings = OpenAIEmbeddings(registry, config, self._writing)
+        embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing)
+        embed: Posted = Embed(registry, config, self._writing)
+        if config.key_concurrency or config.key_rate:
+            quotas = Quotas(config.key_concurrency, config.key_rate)
+            embeddings, embed = Limited(embeddings, quotas), Limited(embed, quotas)
         models = Models(registry)
         health = Health(registry, config, lambda: self.draining())
         self.metrics.ready = lambda: health.not_ready() is None
         app.add_route("/v1/embeddings", embeddings)
         app.add_route("/embeddings", embeddings)
-        app.add_route("/embed", Embed(registry, config, self._writing))
+        app.add_route("/embed", embed)
         app.add_route("/v1/models", models)
         app.add_route("/v1/models/{name:path}", models, suffix="one")
         app.add_route("/health", health)
@@ -148,7 +153,8 @@ class _Envelope:
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.arrived = time.monotonic()
         req.context.timings = ""
-        self._keys.check(req.path, req.get_header("Authorization"))
+        req.context.key_name = None
+        req.context.key_name = self._keys.check(req.path, req.get_header("Authorization"))
         if req.method not in falcon.COMBINED_METHODS:
             raise MethodNotAllowed("unknown HTTP method", headers={"Allow": "GET, HEAD, OPTIONS, POST"})
 

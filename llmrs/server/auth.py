@@ -1,58 +1,68 @@
-"""API keys: deny by default, compare in constant time, never keep or show a key in clear."""
+"""Who may call: deny by default, compare in constant time, never keep or show a key in clear."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Iterable
-from pathlib import Path
 
 from llmrs.config import Config
-from llmrs.errors import ConfigError, InvalidApiKey
+from llmrs.errors import InvalidApiKey
+from llmrs.server.keys import Key, KeyFile, digest, unnamed
 
 OPEN_PATHS = frozenset({"/health", "/livez", "/readyz"})
 """Probes answer without a key, or an orchestrator could not ask."""
 
 
 class ApiKeys:
-    """The keys that open the API. Without any key, it is open to everyone who can reach the port."""
+    """The keys that open the API. Without any key, it is open to everyone who can reach the port.
 
-    def __init__(self, keys: Iterable[str], open_paths: Iterable[str] = ()) -> None:
-        self._digests = [_digest(key) for key in keys]
+    Args:
+        keys: in clear, of which only digests stay.
+        open_paths: further paths that need no key.
+        file: gives more keys, and others when it changes.
+    """
+
+    def __init__(
+        self, keys: Iterable[str], open_paths: Iterable[str] = (), file: KeyFile | None = None
+    ) -> None:
+        self._fixed = unnamed(keys)
+        self._file = file
         self._open_paths = OPEN_PATHS.union(open_paths)
+        self._keys = self._all()
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._keys)
 
-    def check(self, path: str, authorization: str | None) -> None:
-        """Raise InvalidApiKey unless the path is open or the header carries one of the keys."""
-        if not self._digests or path.rstrip("/") in self._open_paths:
-            return
+    def check(self, path: str, authorization: str | None) -> str | None:
+        """The name of the key that the header carries; None where none is needed.
+
+        Raises:
+            InvalidApiKey: the path is not open, and the header carries none of the keys.
+        """
+        if not self._keys or path in self._open_paths:
+            return None
+        if self._file is not None and self._file.look():
+            self._keys = self._all()
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise InvalidApiKey("send an API key: Authorization: Bearer <key>")
-        digest = _digest(key.strip())
+        theirs = digest(key.strip())
         # All keys are compared, and as digests, so that neither their number, their length nor a
         # common prefix shows in the time it takes.
-        if not max([hmac.compare_digest(digest, known) for known in self._digests]):
+        matches = [hmac.compare_digest(theirs, known.digest) for known in self._keys]
+        if not max(matches):
             raise InvalidApiKey("the API key is not valid")
+        return self._keys[matches.index(True)].name
+
+    def _all(self) -> tuple[Key, ...]:
+        return self._fixed if self._file is None else self._fixed + self._file.keys
 
 
 def load_keys(config: Config) -> ApiKeys:
-    """The keys of `api_key` and of the file `api_key_file` (one a line, # starts a comment)."""
-    keys = list(config.api_key)
-    if config.api_key_file:
-        try:
-            lines = Path(config.api_key_file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise ConfigError(f"api_key_file {config.api_key_file!r} cannot be read: {reason}") from None
-        keys += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not keys:
-            # An empty file must not open the door that it was meant to lock.
-            raise ConfigError(f"api_key_file {config.api_key_file!r} holds no key")
-    return ApiKeys(keys, {"/metrics"} if config.metrics == "open" else ())
+    """The keys of `api_key` and of the file `api_key_file`.
 
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    Raises:
+        ConfigError: the file gives no keys. An empty one must not open the door it was meant to lock.
+    """
+    file = KeyFile(config.api_key_file) if config.api_key_file else None
+    return ApiKeys(config.api_key, {"/metrics"} if config.metrics == "open" else (), file)

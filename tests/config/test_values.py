@@ -20,6 +20,8 @@ TEXTS = [
     ("port", " 65535\n", 65535),
     ("request_timeout", "0.5", 0.5),
     ("request_timeout", "60", 60.0),
+    ("key_rate", "0", 0.0),
+    ("key_rate", "0.5", 0.5),
     ("workers", "8", 8),
     *(("offline", text, True) for text in ("true", "1", "yes", "on", "TRUE", " Yes ")),
     *(("normalize_embeddings", text, False) for text in ("false", "0", "no", "off", "OFF")),
@@ -54,6 +56,7 @@ def test_text(key, text, value):
     [
         *(("port", text) for text in ("-1", "65536", "3000.0", "1_000", "0x10", "٣", "", " ", "9" * 5000)),
         *(("request_timeout", text) for text in ("0", "-1", "nan", "inf", "1e3", "86401", "")),
+        *(("key_rate", text) for text in ("0.001", "-1", "nan", "100001")),
         *(("offline", text) for text in ("", "2", "t", "enabled")),
         *(("batch_size", text) for text in ("0", "65537")),
         *(("workers", text) for text in ("0", "auto")),
