@@ -9,7 +9,8 @@ The rules of this file:
   loop to call `dispatch` once it has drained its readable sockets, so that everything that
   arrived in the same tick shares the batch.
 - One text is the unit. A `Group` is one request's texts; a batch takes runs of texts (`Span`)
-  from several groups. Which ones is `fairqueue`'s to say, and `batch` finds those that are the same.
+  from several groups. Who may wait is `admission`'s to say, who is next `fairqueue`'s, and `batch`
+  finds the texts that are the same.
 - Every admitted group gets exactly one answer on every path: `notify` is called once.
 """
 
@@ -21,10 +22,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from llmrs.admission import Admission
 from llmrs.batch import Batch, Computing, Share
 from llmrs.embeddings import Limits, Prepared, Vectors
-from llmrs.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError, UpstreamError
-from llmrs.fairqueue import FairQueue, Group, Span
+from llmrs.errors import DeadlineExceeded, InternalError, ServiceError, UpstreamError
+from llmrs.fairqueue import FairQueue, Group, Span, is_bulk
 
 PROBE_AFTER = 0.005
 """Seconds a group must have waited before its client is probed: a probe is a system call."""
@@ -32,9 +34,6 @@ PROBE_AFTER = 0.005
 DROPS = ("deadline", "client_gone", "failed")
 """Why texts are dropped from the queue: their request is late, nobody reads its answer, or it has
 been answered with an error already (another of its texts failed, or the process ends)."""
-
-SMOOTHING = 0.1
-"""Weight of the newest batch in the running means of seconds per text and per token."""
 
 
 class ClientGone(ServiceError):
@@ -53,6 +52,7 @@ class Collector:
         wake: asks for one call of `dispatch` as soon as the loop is idle. Repeated asks are fine.
         limits: asked anew for every batch, because a backend may learn its limits late.
         queue_capacity: most requests that may wait; one more is refused.
+        queue_seconds: most seconds that a request may be predicted to wait.
         clock: seconds, monotonic.
     """
 
@@ -62,29 +62,36 @@ class Collector:
         wake: Callable[[], None],
         limits: Callable[[], Limits],
         queue_capacity: int,
+        queue_seconds: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._start = start
         self._wake = wake
         self._limits = limits
-        self._capacity = queue_capacity
         self._clock = clock
-        self._queue = FairQueue(self._alive, self._leave)
+        self._admission = Admission(queue_capacity, queue_seconds)
+        self._queue = FairQueue(self._alive, self._admission.leave)
         self._retries: deque[list[Span]] = deque()
         self._running: set[Batch] = set()
         self._computing = Computing()
         self._closed: Callable[[], ServiceError] | None = None
-        self._seconds_per_text = 0.0
-        self._seconds_per_token = 0.0
         self.dropped_texts: Counter[str] = Counter()
         """Texts so far that were queued and not computed, by the reasons in DROPS."""
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
         """Requests that hold a place of the queue: admitted, not all of their texts in a batch."""
+        return self._admission.requests
 
     @property
     def running(self) -> int:
         """Batches being computed."""
         return len(self._running)
+
+    @property
+    def oldest_deadline(self) -> float | None:
+        """The earliest deadline of a batch being computed."""
+        return min((batch.deadline for batch in self._running), default=None)
 
     @property
     def waiting_texts(self) -> int:
@@ -96,25 +103,35 @@ class Collector:
         """Texts so far that got the vector of an identical one."""
         return self._computing.shared
 
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that wait for a batch; an estimate for requests whose texts are being tokenized."""
+        return self._admission.tokens
+
     def admit(
         self,
         notify: Callable[[], None],
         deadline: float,
         abandoned: Callable[[], bool] | None = None,
+        *,
+        n_texts: int = 1,
+        n_tokens: int = 1,
     ) -> Group:
         """Give a request a place in the queue, before any work is done for it.
 
+        Args:
+            notify: called once, when the group is done.
+            deadline: on the collector's clock.
+            abandoned: whether its client is gone.
+            n_texts, n_tokens: its size; the tokens may be an estimate.
+
         Raises:
-            QueueFull: `queue_capacity` requests wait. Retry-After is the time the present backlog
-                needs at the present speed.
+            QueueFull: too much waits, see `admission`.
         """
-        if self.waiting >= self._capacity:
-            raise QueueFull(
-                f"{self.waiting} requests are waiting already; try again later",
-                retry_after=max(self.backlog_seconds(), 1.0),
-            )
-        self.waiting += 1
-        return Group(notify, deadline, abandoned)
+        limits = self._limits()
+        group = Group(notify, deadline, abandoned, is_bulk(n_texts, n_tokens, limits))
+        self._admission.enter(group, n_tokens, self._clock(), limits.slots)
+        return group
 
     def submit(self, group: Group, prepared: Sequence[Prepared], batch_cap: int = 0) -> None:
         """Queue an admitted group's texts (at least one); at most `batch_cap` share a batch, if set."""
@@ -126,7 +143,9 @@ class Collector:
         group.remaining = len(prepared)
         group.batch_cap = batch_cap
         group.queued_at = self._clock()
-        self._queue.add(group, self._limits(), group.queued_at)
+        n_tokens = sum(group.n_tokens)
+        self._admission.recount(group, n_tokens, is_bulk(len(prepared), n_tokens, self._limits()))
+        self._queue.add(group, group.queued_at)
         self._wake_if_useful()
 
     def cancel(self, group: Group, error: ServiceError | None = None) -> None:
@@ -143,18 +162,12 @@ class Collector:
             for span in self._retries.popleft():
                 self._settle(span.group, error())
 
-    def backlog_seconds(self) -> float:
-        """How long the texts waiting now will take, from the measured speed."""
-        return self._queue.texts * self._seconds_per_text / max(1, self._limits().slots)
-
     def dispatch(self) -> None:
         """Start batches while a slot is free and something waits."""
         limits = self._limits()
         while self.running < limits.slots:
             now = self._clock()
-            spans = self._next_retry() or self._queue.take(
-                limits, self._seconds_per_token, now, limits.slots - self.running
-            )
+            spans = self._next_retry() or self._next_in_line(limits, now)
             if not spans:
                 return
             batch = self._computing.form(spans, now)
@@ -172,6 +185,7 @@ class Collector:
             return
         if not self._release(batch):
             return
+        self._admission.speed.measure(batch.n_tokens, self._clock() - batch.started_at)
         try:
             if self._queue.efficient_batch_waits(self._limits(), self._clock()):
                 self.dispatch()
@@ -203,6 +217,14 @@ class Collector:
             if spans:
                 return spans
         return []
+
+    def _next_in_line(self, limits: Limits, now: float) -> tuple[Span, ...]:
+        """Texts that wait for their first batch."""
+        speed = self._admission.speed.seconds_per_token
+        spans = self._queue.take(limits, speed, now, limits.slots - self.running)
+        for span in spans:
+            self._admission.take(span.group, span.n_tokens)
+        return spans
 
     def _alive(self, group: Group) -> bool:
         """Whether a group still wants its vectors; one that does not is answered and dropped."""
@@ -257,14 +279,8 @@ class Collector:
         group.finished_at = self._clock()
         if error is not None and (left := len(group.prepared) - group.next):
             self.dropped_texts[_drop_reason(group, error)] += left
-        self._leave(group)
+        self._admission.leave(group)
         group.notify()
-
-    def _leave(self, group: Group) -> None:
-        """Give the place in the queue back, once."""
-        if group.waiting:
-            group.waiting = False
-            self.waiting -= 1
 
     def _release(self, batch: Batch) -> bool:
         """Free the batch's slot; False if that was done before, so no batch is answered twice."""
@@ -272,9 +288,6 @@ class Collector:
             return False
         self._running.remove(batch)
         self._computing.release(batch)
-        seconds = self._clock() - batch.started_at
-        self._seconds_per_text = _mean(self._seconds_per_text, seconds / len(batch))
-        self._seconds_per_token = _mean(self._seconds_per_token, seconds / batch.n_tokens)
         return True
 
     def _wake_if_useful(self) -> None:
@@ -287,8 +300,3 @@ def _drop_reason(group: Group, error: ServiceError) -> str:
     if group.finished_at >= group.deadline:
         return "deadline"
     return "client_gone" if isinstance(error, ClientGone) else "failed"
-
-
-def _mean(known: float, newest: float) -> float:
-    """The running mean with a new value; the first value counts whole."""
-    return known + SMOOTHING * (newest - known) if known else newest

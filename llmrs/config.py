@@ -115,12 +115,23 @@ class Config:
         None, integer(1, 1024), "batches in flight; unset: by model and cores, 4 HTTP"
     )
     queue_capacity: int = option(100, integer(1, 1_000_000), "most requests waiting; more are answered 429")
+    queue_seconds: float = option(
+        30.0,
+        seconds(0.001, 86400),
+        "most seconds a request may be predicted to wait; where it is more, the answer is 429 at once",
+    )
 
     max_client_batch_size: int = option(2048, integer(1, 1_000_000), "most inputs in one request")
     max_request_tokens: int = option(300_000, integer(1, 1 << 30), "most tokens in one request")
     payload_limit: int = option(16_777_216, integer(1, 1 << 30), "most bytes in a request body")
     request_timeout: float = option(
         60.0, seconds(0.001, 86400), "seconds until a request is answered 504, queue included"
+    )
+    hang_timeout: float = option(
+        60.0,
+        seconds(0, 86400),
+        "seconds after which a local model's computing hangs: the server is not ready, and ends for its "
+        "supervisor 10 seconds later; 0: never",
     )
     token_ids: str = option(
         "auto",

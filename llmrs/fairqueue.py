@@ -33,6 +33,9 @@ class Group:
     """One request in the collector: its prepared texts and, row by row, their vectors.
 
     Attributes:
+        bulk: whether it needs several batches; an estimate before its texts are prepared.
+        waiting: whether it holds a place of the queue: admitted, not all of its texts in a batch.
+        backlog: its tokens that are in no batch yet.
         matrix: float32 [n, dimensions], complete once `done` and `error` is None.
         n_tokens: tokens read per text.
         error: why there is no matrix.
@@ -41,26 +44,37 @@ class Group:
     """
 
     __slots__ = (
-        "abandoned", "batch_cap", "deadline", "done", "error", "finished_at", "matrix", "n_tokens",
-        "next", "notify", "prepared", "queued_at", "remaining", "started_at", "waiting",
+        "abandoned", "backlog", "batch_cap", "bulk", "deadline", "done", "error", "finished_at", "matrix",
+        "n_tokens", "next", "notify", "prepared", "queued_at", "remaining", "started_at", "waiting",
     )  # fmt: skip
 
     def __init__(
-        self, notify: Callable[[], None], deadline: float, abandoned: Callable[[], bool] | None
+        self,
+        notify: Callable[[], None],
+        deadline: float,
+        abandoned: Callable[[], bool] | None,
+        bulk: bool = False,
     ) -> None:
         self.notify = notify
         self.deadline = deadline
         self.abandoned = abandoned
+        self.bulk = bulk
         self.batch_cap = 0
         self.prepared: Sequence[Prepared] = ()
         self.n_tokens: list[int] = []
         self.matrix: Matrix | None = None
         self.error: ServiceError | None = None
         self.done = False
-        self.waiting = True  # it occupies a place of the queue
+        self.waiting = False
+        self.backlog = 0
         self.next = 0  # the first text that is in no batch yet
         self.remaining = 0  # texts without a vector
         self.queued_at = self.started_at = self.finished_at = 0.0
+
+
+def is_bulk(n_texts: int, n_tokens: int, limits: Limits) -> bool:
+    """Whether a request of so much does not fit into one batch."""
+    return n_texts > limits.batch_size or n_tokens > limits.batch_tokens
 
 
 class Span(NamedTuple):
@@ -72,6 +86,11 @@ class Span(NamedTuple):
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of its texts."""
+        return sum(self.group.n_tokens[self.start : self.stop])
 
 
 class FairQueue:
@@ -101,13 +120,13 @@ class FairQueue:
         """Texts that wait."""
         return sum(len(group.prepared) - group.next for group in self)
 
-    def add(self, group: Group, limits: Limits, now: float) -> None:
+    def add(self, group: Group, now: float) -> None:
         """Let a group wait in its line."""
-        if len(group.prepared) <= limits.batch_size and sum(group.n_tokens) <= limits.batch_tokens:
+        if group.bulk:
+            self._bulk.append(group)
+        else:
             self._interactive.append(group)
             self._contended_until = now + CONTENTION_SECONDS
-        else:
-            self._bulk.append(group)
 
     def clear(self) -> Iterator[Group]:
         """Give up all groups, one by one."""

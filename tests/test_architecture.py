@@ -38,7 +38,8 @@ ROOMS: dict[str, set[str]] = {
     # The service.
     "fairqueue": GROUND,
     "batch": GROUND | {"fairqueue"},
-    "collector": GROUND | {"batch", "fairqueue"},
+    "admission": GROUND | {"fairqueue"},
+    "collector": GROUND | {"admission", "batch", "fairqueue"},
     "server": GROUND | {"", "batch", "collector", "fairqueue", "wire", "embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.

@@ -79,6 +79,14 @@ class Backend(ABC):
         Costs little and never queues behind work.
         """
 
+    def computing_since(self) -> float | None:
+        """When the oldest step of computing under way began, a reading of time.monotonic().
+
+        None while there is none, or where it is not known (the default). Called from any thread. For
+        backends that wait on `cpu`: the server ends a process whose step does not come back.
+        """
+        return None
+
     def close(self) -> None:
         """Release what the backend holds. By default nothing."""
         return

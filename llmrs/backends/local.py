@@ -111,6 +111,9 @@ class LocalBackend(Backend):
         if self._engine is None:
             raise EngineError("the model has been unloaded")
 
+    def computing_since(self) -> float | None:
+        return None if self._engine is None else self._engine.computing_since()
+
     def close(self) -> None:
         # The memory goes with the last batch that still uses it.
         self._engine = None

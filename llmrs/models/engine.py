@@ -84,6 +84,7 @@ class Engine:
         graph = build_graph(folder)
         compiled = _compile(graph.model, dtype, threads, self.streams)
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self._runs_began: dict[int, float] = {}
         self._idle = deque(compiled.create_infer_request() for _ in range(self.streams))
         for request in self._idle:
             self._warm_up(request, WARM_UP_SHAPES, WARM_UP_SECONDS / self.streams)
@@ -127,6 +128,10 @@ class Engine:
             home.append(request)
         return Vectors(matrix, cells=cells)
 
+    def computing_since(self) -> float | None:
+        """When the oldest run under way began, a reading of time.monotonic(); None if there is none."""
+        return min(list(self._runs_began.values()), default=None)  # list: other threads change the dict
+
     def _claim(self, n_texts: int) -> tuple[Any, deque[Any]]:
         """An infer request for a batch, and where to put it back."""
         if n_texts == 1 and len(self._idle) == self.streams:
@@ -136,10 +141,13 @@ class Engine:
 
     def _run(self, request: Any, run: Run, texts: Sequence[Ints]) -> tuple[Matrix, Matrix]:
         """The graph's results for one run; views of the request's memory, until its next run."""
+        self._runs_began[id(request)] = time.monotonic()
         try:
             return _infer(request, pack(run, texts, self._encoder))
         except Exception as error:  # OpenVINO raises RuntimeError, whatever the reason
             raise EngineError("the model could not compute a vector") from error
+        finally:
+            del self._runs_began[id(request)]
 
     def _alone(self, run: Run, row_sums: Matrix, texts: Sequence[Ints]) -> list[Run]:
         """A run for each text that shared a row in which something was not finite."""

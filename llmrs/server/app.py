@@ -72,9 +72,10 @@ class Application:
             self.metrics.in_flight -= 1
 
     def watch_backends(self) -> None:
-        """Learn what the backends are, and keep watching how they are."""
+        """Learn what the backends are, and keep watching how they are and whether they hang."""
         for model in self.models:
             model.health.watch()
+            model.watchdog.watch()
 
     def close(self) -> None:
         """Answer what waits, stop the threads, release the backends."""

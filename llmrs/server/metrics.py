@@ -25,7 +25,6 @@ from llmrs.batch import Batch
 from llmrs.collector import DROPS, Collector
 from llmrs.embeddings import Matrix, Vectors
 from llmrs.errors import ServiceError
-from llmrs.server.health import Health
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -39,10 +38,11 @@ class Watched(Protocol):
     """What is asked of a served model at a scrape."""
 
     collector: Collector
-    health: Health
 
     @property
     def name(self) -> str: ...
+    @property
+    def reason(self) -> str | None: ...
 
 
 class Answered(Protocol):
@@ -227,7 +227,7 @@ STATES: dict[str, tuple[str, Callable[[Watched], float]]] = {
     "waiting_requests": ("Requests in the queue.", lambda model: model.collector.waiting),
     "waiting_texts": ("Texts in the queue.", lambda model: model.collector.waiting_texts),
     "running_batches": ("Batches being computed.", lambda model: model.collector.running),
-    "backend_up": ("1 while the backend answers.", lambda model: float(model.health.reason is None)),
+    "backend_up": ("1 while the backend answers.", lambda model: float(model.reason is None)),
 }
 """What is asked of each model at a scrape."""
 

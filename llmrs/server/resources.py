@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import falcon
 
 from llmrs import wire
 from llmrs.config import Config
-from llmrs.errors import ModelNotFound, NotReady, ServiceError, UpstreamError
+from llmrs.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError, UpstreamError
 from llmrs.server.body import read_json_body
 from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.native import NativeThreads
@@ -20,6 +22,8 @@ from llmrs.server.serving import Answer, ServedModel
 
 CREATED = 1735689600
 """`created` of every model: constant, because clients may compare listings. 2025-01-01 UTC."""
+
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 INLINE_WRITE_SECONDS = 0.001
 SECONDS_PER_NUMBER = 8e-9
@@ -48,8 +52,8 @@ class Registry:
             if name in model.names:
                 return model
         for model in self.models:
-            if model.info.name is None and model.health.reason:
-                raise UpstreamError(model.health.reason)
+            if model.info.name is None and model.reason:
+                raise UpstreamError(model.reason)
         served = ", ".join(model.name for model in self.models)
         raise ModelNotFound(f"that model is not served here; served: {served}", param="model")
 
@@ -72,7 +76,7 @@ class _EmbeddingRoute:
         self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest
     ) -> tuple[ServedModel, Answer]:
         model = self._registry.get(request.model)
-        deadline = req.context.arrived + self._config.request_timeout
+        deadline = req.context.arrived + min(self._config.request_timeout, _patience(req))
         answer = model.embed(request, deadline, _probe(req.env))
         if answer.truncated:
             resp.set_header("x-truncated-inputs", str(answer.truncated))
@@ -202,7 +206,7 @@ class Health:
         """Why the service takes no requests now; None if it does."""
         if self._draining():
             return "the server is shutting down"
-        return next((m.health.reason for m in self._registry.models if m.health.reason), None)
+        return next((m.reason for m in self._registry.models if m.reason), None)
 
 
 def _describe(model: ServedModel) -> dict[str, Any]:
@@ -218,6 +222,20 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "backend": model.backend.kind,
         "aliases": list(model.names[1:]),
     }
+
+
+def _patience(req: falcon.Request) -> float:
+    """Seconds for which the client says that it waits, `X-Request-Timeout`; for ever if it says nothing.
+
+    Raises:
+        InvalidRequest: it is no positive number.
+    """
+    header = req.env.get("HTTP_X_REQUEST_TIMEOUT")
+    if header is None:
+        return inf
+    if not SECONDS.fullmatch(header) or not float(header):
+        raise InvalidRequest("the X-Request-Timeout header must be a positive number of seconds")
+    return float(header)
 
 
 def _probe(environ: dict[str, Any]) -> Callable[[], bool] | None:

@@ -35,6 +35,7 @@ from llmrs.server.health import Health
 from llmrs.server.metrics import Metrics, ModelMetrics
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.token_ids import translator
+from llmrs.server.watchdog import GRACE_SECONDS, Watchdog
 from llmrs.wire import EmbeddingRequest
 
 log = logging.getLogger("llmrs.server")
@@ -85,8 +86,13 @@ class ServedModel:
         self._aliases = config.model_aliases
         self._idle = IdleCall(lambda: self.collector.dispatch())
         self.collector = Collector(
-            self._runner(), self._idle.ask, lambda: backend.limits, config.queue_capacity
+            self._runner(),
+            self._idle.ask,
+            lambda: backend.limits,
+            config.queue_capacity,
+            config.queue_seconds,
         )
+        self.watchdog = Watchdog(backend, self.collector, config.hang_timeout)
         forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
         self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
 
@@ -106,6 +112,11 @@ class ServedModel:
         return self._metrics.model(self.name)
 
     @property
+    def reason(self) -> str | None:
+        """Why it cannot compute vectors now, as far as is known."""
+        return self.watchdog.reason or self.health.reason
+
+    @property
     def info(self) -> ModelInfo:
         return self.backend.info
 
@@ -122,9 +133,13 @@ class ServedModel:
         self.check_dimensions(request.dimensions, self.info.dimensions)
         if self._draining():
             raise NotReady("the server is shutting down", retry_after=1)
+        if self.watchdog.reason is not None:
+            raise NotReady(self.watchdog.reason, retry_after=GRACE_SECONDS)
         inputs = self._translate_ids(request.inputs)
         done = Event()
-        group = self.collector.admit(done.set, deadline, abandoned)
+        group = self.collector.admit(
+            done.set, deadline, abandoned, n_texts=len(inputs), n_tokens=_estimate(inputs)
+        )
         try:
             began = time.monotonic()
             prepared = self._prepare(inputs, request, group)
@@ -253,12 +268,17 @@ class ServedModel:
         return InternalError("the backend could not be asked")
 
 
+def _estimate(inputs: list[Input]) -> int:
+    """About how many tokens the inputs have: a quarter of a text's characters and two special ones."""
+    return sum(len(each) // 4 + 2 if isinstance(each, str) else len(each) for each in inputs)
+
+
 def _rows_of(group: Group) -> Matrix:
     """The matrix of an answered group, or the reason why there is none."""
     if group.error is not None:
         raise group.error
     if not group.done or group.matrix is None:
-        raise DeadlineExceeded("the request took longer than request_timeout allows")
+        raise DeadlineExceeded("the request took longer than it may")
     return group.matrix
 
 

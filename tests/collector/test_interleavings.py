@@ -33,6 +33,7 @@ class Interleavings(RuleBasedStateMachine):
     """Texts are numbers and the vector of x is [x, x + 0.5]; number 13k is poison."""
 
     @initialize(
+        patience=st.sampled_from([0.2, float("inf")]),
         batch_size=st.integers(1, 9),
         batch_tokens=st.integers(1, 60),
         slots=st.integers(1, 3),
@@ -41,7 +42,14 @@ class Interleavings(RuleBasedStateMachine):
         repeats=st.booleans(),
     )
     def begin(
-        self, batch_size: int, batch_tokens: int, slots: int, capacity: int, spread: bool, repeats: bool
+        self,
+        batch_size: int,
+        batch_tokens: int,
+        slots: int,
+        capacity: int,
+        spread: bool,
+        repeats: bool,
+        patience: float,
     ) -> None:
         self.limits = Limits(batch_size, batch_tokens, slots, spread=spread)
         self.capacity = capacity
@@ -54,7 +62,7 @@ class Interleavings(RuleBasedStateMachine):
         self.woken = False
         self.closed = False
         self.collector = Collector(
-            self.running.append, self._wake, lambda: self.limits, capacity, clock=lambda: self.now
+            self.running.append, self._wake, lambda: self.limits, capacity, patience, lambda: self.now
         )
 
     def _wake(self) -> None:
@@ -65,8 +73,9 @@ class Interleavings(RuleBasedStateMachine):
         earlier=st.lists(st.integers(0, 9), min_size=20, max_size=20),
         patience=st.sampled_from([0.5, 3.0, 1e9]),
         cap=st.sampled_from([0, 0, 1, 3]),
+        guess=st.integers(1, 300),
     )
-    def arrive(self, n: int, earlier: list[int], patience: float, cap: int) -> None:
+    def arrive(self, n: int, earlier: list[int], patience: float, cap: int, guess: int) -> None:
         texts = range(self.next_text, self.next_text + n)
         if self.repeats:
             texts = [max(1, text - back) for text, back in zip(texts, earlier[:n], strict=True)]
@@ -76,9 +85,11 @@ class Interleavings(RuleBasedStateMachine):
             request.answers += 1
 
         try:
-            group = self.collector.admit(notify, request.deadline, lambda: request.gone)
+            group = self.collector.admit(
+                notify, request.deadline, lambda: request.gone, n_texts=n, n_tokens=guess
+            )
         except QueueFull:
-            assert self.collector.waiting == self.capacity
+            assert self.collector.waiting, "an idle server refuses nobody"
             return
         self.next_text += n
         request.group = group
@@ -152,6 +163,9 @@ class Interleavings(RuleBasedStateMachine):
             return
         assert len(self.running) == self.collector.running <= self.limits.slots
         assert 0 <= self.collector.waiting <= self.capacity
+        waiting = [r.group for r in self.requests if r.group is not None and r.group.waiting]
+        assert self.collector.waiting == len(waiting)
+        assert self.collector.waiting_tokens == sum(sum(group.n_tokens[group.next :]) for group in waiting)
         for batch in self.running:
             texts = batch.prepared
             assert 1 <= len(texts) <= self.limits.batch_size

@@ -475,6 +475,44 @@ def test_queue_full(make_client: Make) -> None:
     assert client.post(PATH, {"input": "x"}).status_code == 200
 
 
+def test_more_work_waits_than_a_request_may_wait_for(make_client: Make) -> None:
+    client = make_client(queue_seconds=5)
+    collector = client.app.models[0].collector
+    client.vectors({"input": "one text measures the speed"})
+    place = collector.admit(lambda: None, 1e12, n_tokens=10**9)
+    bulk = {"input": [f"text {i}" for i in range(5)]}
+    result = client.post(PATH, bulk)
+    assert (result.status_code, result.json["error"]["code"]) == (429, "queue_full")
+    assert int(result.headers["retry-after"]) <= 38
+    assert client.post(PATH, {"input": "x"}).status_code == 200, "it would not wait for the bulk work"
+    collector.cancel(place)
+    assert client.post(PATH, bulk).status_code == 200
+
+
+def test_a_client_may_say_how_long_it_waits(client: Client) -> None:
+    late = client.post(PATH, {"input": "slow text"}, headers={"X-Request-Timeout": "0.05"})
+    assert (late.status_code, late.json["error"]["code"]) == (504, "timeout")
+    patient = client.post(PATH, {"input": "slow text"}, headers={"X-Request-Timeout": "30"})
+    assert patient.status_code == 200
+    for nonsense in ("0", "-1", "nan", "inf", "1e3", "", "soon", "0.0", "1" * 30):
+        refused = client.post(PATH, {"input": "x"}, headers={"X-Request-Timeout": nonsense})
+        assert refused.status_code == 400, nonsense
+        assert "X-Request-Timeout" in refused.json["error"]["message"]
+
+
+def test_a_model_that_hangs_is_not_ready(client: Client) -> None:
+    watchdog = client.app.models[0].watchdog
+    watchdog.reason = "the model hangs"
+    for path in ("/health", "/readyz"):
+        result = client.get(path)
+        assert (result.status_code, result.json["reason"]) == (503, "the model hangs")
+    result = client.post(PATH, {"input": "x"})
+    assert (result.status_code, result.json["error"]["code"]) == (503, "not_ready")
+    assert 1 <= int(result.headers["retry-after"]) <= 120
+    watchdog.reason = None
+    assert client.get("/readyz").status_code == client.post(PATH, {"input": "x"}).status_code == 200
+
+
 def test_draining(client: Client) -> None:
     client.app.draining = lambda: True
     result = client.post(PATH, {"input": "x"})
