@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from llmrs.errors import QueueFull
+from llmrs.errors import QueueFull, WaitTooLong
 from llmrs.fairqueue import Group
 
 FORGETTING = 0.9
@@ -98,16 +98,18 @@ class Admission:
         """Give a request of about so many tokens a place.
 
         Raises:
-            QueueFull: with a Retry-After that is this request's own turn, as if those who are turned away
-                had queued up behind those who wait.
+            QueueFull, WaitTooLong: with a Retry-After that is this request's own turn, as if those who
+                are turned away had queued up behind those who wait.
         """
         wait = self.wait(group.bulk, slots)
+        refusal = QueueFull
         if self.requests >= self._capacity:
             reason = f"{self.requests} requests are waiting already"
         elif group.bulk and self._requests[True] >= self._bulk_capacity:
             reason = f"{self._requests[True]} requests of many texts are waiting already"
         elif wait > max(0.0, min(self._seconds, group.deadline - now)):
             reason = f"what is waiting already will take {wait:.0f} seconds"
+            refusal = WaitTooLong
         else:
             self._requests[group.bulk] += 1
             self._tokens[group.bulk] += n_tokens
@@ -115,7 +117,7 @@ class Admission:
             group.backlog = n_tokens
             return
         own = n_tokens * self.speed.seconds_per_token / max(1, slots)
-        raise QueueFull(f"{reason}; try again later", retry_after=self._turn(now, wait, own))
+        raise refusal(f"{reason}; try again later", retry_after=self._turn(now, wait, own))
 
     def recount(self, group: Group, n_tokens: int, bulk: bool) -> None:
         """The tokens of a waiting request are known now, and so is its kind."""

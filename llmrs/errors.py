@@ -188,12 +188,19 @@ class QueueFull(RetryableError):
     rejection: str | None = "queue_full"
 
 
+class WaitTooLong(QueueFull):
+    """What is waiting already takes longer than a request may wait, or than this one can."""
+
+    rejection = "queue_wait"
+
+
 class RateLimitExceeded(RetryableError):
     """The caller's API key has sent more requests than `key_rate` allows."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    rejection = "key_rate"
 
 
 class ConcurrencyLimit(RetryableError):
@@ -202,6 +209,7 @@ class ConcurrencyLimit(RetryableError):
     status = 429
     type = "rate_limit_error"
     code = "concurrency_limit"
+    rejection = "key_concurrency"
 
 
 class NotReady(RetryableError):
