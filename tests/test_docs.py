@@ -140,6 +140,18 @@ def test_every_error_code_is_listed_with_its_status(readme: str) -> None:
     assert listed == known
 
 
+def test_the_handbook_says_what_to_do_about_every_error_code() -> None:
+    table = text("docs/operations.md").partition("## When something fails")[2]
+    listed = {
+        code
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for code in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    classes = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
+    assert listed == {each.code for each in classes if issubclass(each, errors.ServiceError) and each.code}
+
+
 @pytest.mark.parametrize("readme", READMES)
 def test_every_route_is_listed(readme: str) -> None:
     app = create_app([FakeBackend()], load(environ={}, path="/dev/null"))
@@ -164,11 +176,13 @@ def test_every_backend_protocol_is_listed(readme: str) -> None:
         assert f"| `{protocol.name}` |" in text(readme)
 
 
-@pytest.mark.parametrize("document", [*READMES, "CONTRIBUTING.md", "docs/performance.md"])
+@pytest.mark.parametrize(
+    "document", [*READMES, "CONTRIBUTING.md", "docs/performance.md", "docs/operations.md"]
+)
 def test_links_and_paths_lead_somewhere(document: str) -> None:
     body = text(document)
     for target in re.findall(r"\]\(([^)#:]+)\)", body):
-        assert (ROOT / target).exists(), target
+        assert ((ROOT / document).parent / target).exists(), target
     for path in re.findall(r"`((?:llmrs|tests|bench|scripts)/[\w./-]+)`", body):
         assert (ROOT / path).exists(), path
     anchors = {anchor(line) for line in body.splitlines() if line.startswith("#")}

@@ -169,8 +169,7 @@ class _Envelope:
         timings = req.context.timings
         resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)
         status = str(resp.status)[:3]
-        key = getattr(req.context, "key_name", None)
-        self._metrics.count_request(req.uri_template or "none", status, seconds, key)
+        self._metrics.count_request(req.uri_template or "none", status, seconds, req.context.key_name)
         if code := getattr(req.context, "error", None):
             self._metrics.count_error(status, code, req.context.rejection)
 

@@ -113,11 +113,17 @@ def test_ready_is_what_readyz_says(client: Client) -> None:
     assert value(client, "llmrs_ready") == 0
 
 
-def test_requests_are_counted_by_the_name_of_their_key(client: Client) -> None:
-    client.app.metrics.count_request("/embed", "200", 0.1, "batch-jobs")
-    client.vectors({"input": "a"})  # without a key
-    keys = [dict(labels)["key"] for name, labels in scrape(client) if name == "llmrs_key_requests_total"]
-    assert keys == ["batch-jobs"]
+def test_requests_are_counted_by_the_name_of_their_key() -> None:
+    config = load({"api_key": "secret", "key_rate": "0.01"}, environ={}, path=None)
+    client = Client(create_app([FakeBackend()], config, load_keys(config)), FakeBackend())
+    ours = {"Authorization": "Bearer secret"}
+    client.vectors({"input": "a"}, headers=ours)
+    client.error(429, "/v1/embeddings", {"input": "a"}, headers=ours)
+    client.error(401, "/v1/embeddings", {"input": "a"}, headers={"Authorization": "Bearer wrong"})
+    keys = {dict(labels)["key"]: n for (name, labels), n in scrape(client).items() if "key_requests" in name}
+    assert keys == {"key-1": 2}
+    assert value(client, "llmrs_rejected_requests_total", reason="key_rate") == 1
+    client.app.close()
 
 
 def test_padding_is_what_was_computed_beside_the_tokens(client: Client, model: dict[str, str]) -> None:
