@@ -102,6 +102,8 @@ class Admission:
                 are turned away had queued up behind those who wait.
         """
         wait = self.wait(group.bulk, slots)
+        if not self.requests:
+            self._next_turn = now  # those whose turn has been are not coming: an end of the flood
         refusal = QueueFull
         if self.requests >= self._capacity:
             reason = f"{self.requests} requests are waiting already"

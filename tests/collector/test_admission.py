@@ -80,6 +80,15 @@ def test_each_who_is_turned_away_gets_a_turn_of_its_own() -> None:
     assert door.refused(50) == pytest.approx(1.5, abs=0.002), "what waits still takes a second"
 
 
+def test_when_nobody_waits_the_turns_of_a_flood_are_forgotten() -> None:
+    door = Door(capacity=1)
+    group = door.enter(100)
+    assert [door.refused(500) for _ in range(3)] == pytest.approx([6, 11, 16], abs=0.002)
+    door.admission.leave(group)
+    door.enter(100)
+    assert door.refused(500) == pytest.approx(6, abs=0.002)
+
+
 def test_turns_are_bounded_and_scattered() -> None:
     door = Door(capacity=1, chance=1.0)
     door.enter(100)
