@@ -39,6 +39,9 @@ T = TypeVar("T")
 DEFAULT_BACKEND_URL = "http://127.0.0.1:8000"
 """Where `backend_type = "proxy"` alone looks for its backend: the port that uvicorn and vLLM take."""
 
+PAYLOAD_MEMORY = 256 << 20
+"""Sixteen bodies of the default `payload_limit`."""
+
 DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """PyTorch's names of the dtypes."""
 
@@ -124,6 +127,12 @@ class Config:
     max_client_batch_size: int = option(2048, integer(1, 1_000_000), "most inputs in one request")
     max_request_tokens: int = option(300_000, integer(1, 1 << 30), "most tokens in one request")
     payload_limit: int = option(16_777_216, integer(1, 1 << 30), "most bytes in a request body")
+    payload_memory: int = option(
+        PAYLOAD_MEMORY,
+        integer(1, 1 << 40),
+        "most bytes that the bodies of all requests take together, the first 64 KiB of each not counted; "
+        "more are answered 503",
+    )
     request_timeout: float = option(
         60.0, seconds(0.001, 86400), "seconds until a request is answered 504, queue included"
     )
@@ -244,6 +253,9 @@ def load(
     settings = gather(OPTIONS, argv_overrides or {}, os.environ if environ is None else environ, path)
     if settings["backend_type"].value == "proxy" and not settings["backend_url"].value:
         settings["backend_url"] = Setting((DEFAULT_BACKEND_URL,), "default of proxy", Rank.DEFAULT)
+    limit, memory = settings["payload_limit"], settings["payload_memory"]
+    if memory.rank is Rank.DEFAULT and memory.value < limit.value:
+        settings["payload_memory"] = Setting(limit.value, "default: payload_limit", Rank.DEFAULT)
     values = {key: setting.value for key, setting in settings.items()}
     config = Config(**values, sources={key: setting.source for key, setting in settings.items()})
     for contradiction in _contradictions(config, settings):
@@ -272,6 +284,10 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{given('port')} contradicts {given('host')}: a Unix socket has no port, remove one of them"
     if len(config.backend_url) > 1:
         yield f"{given('backend_url')}: several addresses are not supported yet, give one"
+    if config.payload_memory < config.payload_limit:
+        yield (
+            f"{given('payload_memory')} contradicts {given('payload_limit')}: there must be room for one body"
+        )
     if config.backend_protocol != "auto" and config.uses_local_backend:
         yield (
             f"{given('backend_protocol')} contradicts {given('backend_type')} without an HTTP backend: set "

@@ -212,6 +212,17 @@ class ConcurrencyLimit(RetryableError):
     rejection = "key_concurrency"
 
 
+class PayloadMemoryFull(RetryableError):
+    """The bodies of all requests together take as many bytes as `payload_memory` allows.
+
+    503 and not 429: the caller has kept its own limits, the server as a whole has no room.
+    """
+
+    status = 503
+    code = "payload_memory_full"
+    rejection = "payload_memory"
+
+
 class NotReady(RetryableError):
     """The service is starting or draining."""
 

@@ -29,8 +29,9 @@ from llmrs.errors import (
     UnknownUrl,
 )
 from llmrs.server.auth import ApiKeys, load_keys
-from llmrs.server.body import CLOSE
+from llmrs.server.body import CLOSE, release
 from llmrs.server.exposition import Page
+from llmrs.server.memory import PayloadMemory
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.quotas import Limited, Posted, Quotas
@@ -47,6 +48,7 @@ class Application:
 
     Attributes:
         draining: whether the process has been asked to end; the server sets what to ask.
+        payload_memory: what the bodies of requests take.
     """
 
     def __init__(self, backends: Sequence[Backend], config: Config, keys: ApiKeys) -> None:
@@ -59,6 +61,7 @@ class Application:
             for backend in backends
         ]
         self.metrics.watch(self.models)
+        self.payload_memory = PayloadMemory(config.payload_memory)
         self._falcon = self._routes(Registry(self.models), config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -70,6 +73,7 @@ class Application:
             return self._falcon(environ, start_response)
         finally:
             self.metrics.in_flight -= 1
+            release(environ)
 
     def watch_backends(self) -> None:
         """Learn what the backends are, and keep watching how they are and whether they hang."""
@@ -88,8 +92,8 @@ class Application:
     def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
         app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys, self.metrics)])
         app.req_options.strip_url_path_trailing_slash = True
-        embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing)
-        embed: Posted = Embed(registry, config, self._writing)
+        embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing, self.payload_memory)
+        embed: Posted = Embed(registry, config, self._writing, self.payload_memory)
         if config.key_concurrency or config.key_rate:
             quotas = Quotas(config.key_concurrency, config.key_rate)
             embeddings, embed = Limited(embeddings, quotas), Limited(embed, quotas)

@@ -1,15 +1,23 @@
-"""Reading a request's body: declared as JSON, bounded in bytes and in time."""
+"""Reading a request's body: declared as JSON, bounded in bytes and in time, alone and together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import Any, Protocol
 
 import falcon
 import gevent
 from gunicorn.http.errors import ParseException
 
-from llmrs.errors import BodyTooLarge, InvalidRequest, RequestTimeout, UnsupportedContentType
+from llmrs.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    PayloadMemoryFull,
+    RequestTimeout,
+    ServiceError,
+    UnsupportedContentType,
+)
+from llmrs.server.memory import FREE_BYTES, HELD, PayloadMemory, Share
 
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: the stock gevent worker itself never would."""
@@ -17,7 +25,8 @@ BODY_SECONDS = 30.0
 DISCARD_BYTES = 4 << 20
 """How much of a refused body is still read, so that the client gets to see the answer."""
 
-STEP = 1 << 20
+STEP = 64 * 1024
+"""Bytes that are read, and counted, at a time: a reader holds as many before they are seen here."""
 
 CLOSE = "llmrs.close_connection"
 """Key of the WSGI environ: a callable that makes the server close the connection after the answer."""
@@ -30,36 +39,72 @@ class _Readable(Protocol):
     def read(self, size: int = ..., /) -> bytes: ...
 
 
-def read_json_body(req: falcon.Request, limit: int) -> bytes:
+def read_json_body(req: falcon.Request, limit: int, memory: PayloadMemory) -> bytes:
     """The body's bytes, at most `limit`, of a request that declares uncompressed JSON.
 
+    What a large one takes of `memory` is noted in the environ, for `release`.
+
     Raises:
-        BodyTooLarge, UnsupportedContentType, RequestTimeout
+        BodyTooLarge, UnsupportedContentType, RequestTimeout, PayloadMemoryFull
         InvalidRequest: the body is malformed or was not sent to its end.
     """
     length: int | None = req.content_length
     if length is not None and length > limit:
-        _refuse(req, length, limit)
+        raise _refuse(req, _too_large(limit))
     _check_type(req)
-    read = _stream(req, length).read
+    stream = _stream(req, length)
     size = limit + 1 if length is None else length
     try:
-        body = read(size) if TIMED in req.env else _read_in_time(req, read, size)
+        body = _read_in_time(req, stream, size, memory)
     except (OSError, ParseException):
         close_connection(req.env)
         raise InvalidRequest("the body is malformed or ended early") from None
+    except PayloadMemoryFull as error:
+        raise _refuse(req, error) from None
     if len(body) > limit:
-        _refuse(req, None, limit)
+        del body
+        raise _refuse(req, _too_large(limit))
     return body
 
 
-def _read_in_time(req: falcon.Request, read: Callable[[int], bytes], size: int) -> bytes:
+def release(environ: dict[str, Any]) -> None:
+    """Give back the memory that the body of a request has taken, if any."""
+    held: Share | None = environ.pop(HELD, None)
+    if held is not None:
+        held.release()
+
+
+def _read_in_time(req: falcon.Request, stream: _Readable, size: int, memory: PayloadMemory) -> bytes:
+    if TIMED in req.env:
+        return _read(req, stream, size, memory)
     try:
         with gevent.Timeout(BODY_SECONDS, TimeoutError()):
-            return read(size)
+            return _read(req, stream, size, memory)
     except TimeoutError:
         close_connection(req.env)
         raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+
+
+def _read(req: falcon.Request, stream: _Readable, size: int, memory: PayloadMemory) -> bytes:
+    """At most `size` bytes: a first piece, and if that is not all, further ones as memory allows."""
+    first = stream.read(min(size, FREE_BYTES))
+    left = size - len(first)
+    if not left or len(first) < FREE_BYTES:
+        return first
+    held = req.env[HELD] = memory.share()
+    pieces = [first]
+    while left:
+        try:
+            held.take(min(left, STEP))
+        except PayloadMemoryFull:
+            pieces.clear()  # which the traceback would keep
+            raise
+        piece = stream.read(min(left, STEP))
+        if not piece:
+            break
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def close_connection(environ: dict[str, Any]) -> None:
@@ -96,16 +141,21 @@ def _stream(req: falcon.Request, length: int | None) -> _Readable:
     return req.bounded_stream
 
 
-def _refuse(req: falcon.Request, length: int | None, limit: int) -> None:
-    """Read and drop what a well-meaning client is about to send, then refuse.
+def _refuse(req: falcon.Request, error: ServiceError) -> ServiceError:
+    """The error, after reading and dropping what a well-meaning client is about to send.
 
     Who waits for a 100 before sending is not asked for the body by reading it. (The stock gevent
     worker has sent the 100 by now.)
     """
-    stream = _stream(req, length)
+    release(req.env)
+    stream = _stream(req, req.content_length)
     left = 0 if TIMED in req.env and req.get_header("Expect") else DISCARD_BYTES
-    with gevent.Timeout(BODY_SECONDS, False):
+    with gevent.Timeout(BODY_SECONDS, False), contextlib.suppress(OSError, ParseException, ServiceError):
         while left > 0 and (step := stream.read(min(left, STEP))):
             left -= len(step)
     close_connection(req.env)
-    raise BodyTooLarge(f"the body is larger than the {limit} bytes that payload_limit allows")
+    return error
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than the {limit} bytes that payload_limit allows")

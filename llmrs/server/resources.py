@@ -17,6 +17,7 @@ from llmrs.config import Config
 from llmrs.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError, UpstreamError
 from llmrs.server.body import read_json_body
 from llmrs.server.exposition import CONTENT_TYPE, Page
+from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
 from llmrs.server.serving import Answer, ServedModel
 
@@ -61,16 +62,19 @@ class Registry:
 class _EmbeddingRoute:
     """What the embedding routes share: reading, computing, telling about it, writing."""
 
-    def __init__(self, registry: Registry, config: Config, threads: NativeThreads) -> None:
+    def __init__(
+        self, registry: Registry, config: Config, threads: NativeThreads, memory: PayloadMemory
+    ) -> None:
         self._registry = registry
         self._config = config
         self._writing = threads
+        self._memory = memory
         self._limits = wire.RequestLimits(
             max_inputs=config.max_client_batch_size, empty_input=config.empty_input
         )
 
     def _body(self, req: falcon.Request) -> bytes:
-        return read_json_body(req, self._config.payload_limit)
+        return read_json_body(req, self._config.payload_limit, self._memory)
 
     def _embed(
         self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest

@@ -230,3 +230,17 @@ class TestSample:
         config = load_from("\n".join(used))
         assert config.sources["workers"] == "config.toml"
         assert config.warnings == ()
+
+
+class TestPayloadMemory:
+    def test_there_must_be_room_for_one_body(self, refusal):
+        message = refusal(environ={"PAYLOAD_LIMIT": "1000"}, flags={"payload_memory": "999"})
+        assert message.startswith(
+            "payload_memory = 999 (command line --payload-memory) contradicts payload_limit = 1000"
+        )
+
+    def test_unset_it_grows_with_the_limit(self, load_from):
+        config = load_from(environ={"PAYLOAD_LIMIT": str(1 << 29)})
+        assert config.payload_memory == 1 << 29
+        assert config.sources["payload_memory"] == "default: payload_limit"
+        assert load_from().payload_memory == 256 << 20
