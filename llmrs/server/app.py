@@ -62,6 +62,7 @@ class Application:
         ]
         self.metrics.watch(self.models)
         self.payload_memory = PayloadMemory(config.payload_memory)
+        self.metrics.payload_bytes = lambda: self.payload_memory.taken
         self._falcon = self._routes(Registry(self.models), config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -108,6 +108,7 @@ class Metrics:
         in_flight: requests that the application is answering.
         connections: tells how many client connections are open; None where that is not known.
         ready: tells whether the process takes requests.
+        payload_bytes: tells how many bytes the bodies of requests take.
     """
 
     def __init__(self) -> None:
@@ -123,6 +124,7 @@ class Metrics:
         self.in_flight = 0
         self.connections: Callable[[], int] | None = None
         self.ready: Callable[[], bool] = lambda: False
+        self.payload_bytes: Callable[[], int] = lambda: 0
 
     def model(self, name: str) -> ModelMetrics:
         """The metrics of a model by the name it is served under."""
@@ -194,6 +196,10 @@ class Metrics:
         text = "How late the event loop wakes a sleeper."
         yield Family("histogram", "llmrs_hub_lag_seconds", text, (), [((), self._lag)])
         yield _gauge("llmrs_requests_in_flight", "Requests being answered.", self.in_flight)
+        held = self.payload_bytes()
+        yield _gauge(
+            "llmrs_payload_bytes", "Bytes of request bodies held, the first 64 KiB of each less.", held
+        )
         if self.connections is not None:
             yield _gauge("llmrs_connections", "Open client connections.", self.connections())
         yield _gauge("llmrs_ready", "1 while the process takes requests, as /readyz says.", self.ready())

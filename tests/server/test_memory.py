@@ -102,6 +102,8 @@ def test_bytes_are_counted_as_they_come(client: Client, chunked: bool) -> None:
     memory = client.app.payload_memory
     streams, greenlets = uploads(client, 2, chunked=chunked)
     assert memory.taken == 2 * (MIB - FREE_BYTES - STEP)
+    page = client._client.simulate_get("/metrics").text
+    assert float(page.partition("\nllmrs_payload_bytes ")[2].split()[0]) == memory.taken
     for stream in streams:
         stream.go_on.set()
     assert statuses(greenlets) == [200, 200]
