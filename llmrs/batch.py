@@ -51,6 +51,12 @@ class Batch:
         """When the last of the groups it was formed from gives up, on the collector's clock."""
         return max(share.span.group.deadline for share in self.shares)
 
+    @property
+    def call_headers(self) -> bytes:
+        """What its backend is told of the caller; nothing if it was formed from several requests."""
+        groups = {share.span.group for share in self.shares}
+        return groups.pop().call_headers if len(groups) == 1 else b""
+
     def halves(self) -> tuple[list[Span], list[Span]]:
         """The texts of its shares by the half of its rows they are in, to find out which is at fault."""
         middle = len(self) // 2

@@ -28,6 +28,7 @@ from llmrs.options import (
     seconds,
     secret,
     several,
+    share,
     text,
     url,
 )
@@ -191,6 +192,9 @@ class Config:
         "info", choice("debug", "info", "warning", "error", "critical"), "least severity that is logged"
     )
     log_format: str = option("text", choice("text", "json"), "form of a log line")
+    log_requests: float = option(
+        0.0, share(), "share of the requests that get a log line; above 0, those answered 5xx always do"
+    )
 
     sources: Mapping[str, str] = field(
         default_factory=lambda: dict.fromkeys(BY_NAME, "default"), compare=False

@@ -36,6 +36,8 @@ class Group:
         bulk: whether it needs several batches; an estimate before its texts are prepared.
         waiting: whether it holds a place of the queue: admitted, not all of its texts in a batch.
         backlog: its tokens that are in no batch yet.
+        batch_texts: texts of the largest batch so far that some of its vectors came from.
+        call_headers: header lines for a backend that computes for this request alone.
         matrix: float32 [n, dimensions], complete once `done` and `error` is None.
         n_tokens: tokens read per text.
         error: why there is no matrix.
@@ -44,8 +46,9 @@ class Group:
     """
 
     __slots__ = (
-        "abandoned", "backlog", "batch_cap", "bulk", "deadline", "done", "error", "finished_at", "matrix",
-        "n_tokens", "next", "notify", "prepared", "queued_at", "remaining", "started_at", "waiting",
+        "abandoned", "backlog", "batch_cap", "batch_texts", "bulk", "call_headers", "deadline", "done",
+        "error", "finished_at", "matrix", "n_tokens", "next", "notify", "prepared", "queued_at", "remaining",
+        "started_at", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +63,8 @@ class Group:
         self.abandoned = abandoned
         self.bulk = bulk
         self.batch_cap = 0
+        self.batch_texts = 0
+        self.call_headers = b""
         self.prepared: Sequence[Prepared] = ()
         self.n_tokens: list[int] = []
         self.matrix: Matrix | None = None

@@ -119,6 +119,11 @@ def rate(low: float, high: float) -> Kind[float]:
     return replace(kind, check=check)
 
 
+def share() -> Kind[float]:
+    """A part of the whole, from 0 to 1."""
+    return _decimal(0, 1, "a number from 0 to 1", "SHARE")
+
+
 def _decimal(low: float, high: float, expected: str, metavar: str) -> Kind[float]:
     def check(value: object) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:

@@ -7,8 +7,6 @@ loads the model and is what gunicorn calls in its worker, after the fork and aft
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -30,17 +28,17 @@ from llmrs.errors import (
 )
 from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.body import CLOSE, release
+from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.quotas import Limited, Posted, Quotas
+from llmrs.server.requestlog import RequestLog
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
 from llmrs.server.serving import ServedModel
 
 log = logging.getLogger("llmrs.server")
-
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Application:
@@ -54,6 +52,7 @@ class Application:
     def __init__(self, backends: Sequence[Backend], config: Config, keys: ApiKeys) -> None:
         self.draining: Callable[[], bool] = lambda: False
         self.metrics = Metrics()
+        self.request_log = RequestLog(config.log_requests, json=config.log_format == "json")
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
         self.models = [
@@ -63,6 +62,7 @@ class Application:
         self.metrics.watch(self.models)
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
+        self.metrics.lost_log_lines = lambda: self.request_log.lost
         self._falcon = self._routes(Registry(self.models), config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -91,7 +91,7 @@ class Application:
         self.metrics.close()
 
     def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
-        app: falcon.App[Any, Any] = falcon.App(middleware=[_Envelope(keys, self.metrics)])
+        app: falcon.App[Any, Any] = falcon.App(middleware=[Envelope(keys, self.metrics, self.request_log)])
         app.req_options.strip_url_path_trailing_slash = True
         embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing, self.payload_memory)
         embed: Posted = Embed(registry, config, self._writing, self.payload_memory)
@@ -147,36 +147,6 @@ def get_app(config: Config | None = None) -> Application:
             model.name, kind, model.info.dimensions, time.monotonic() - began,
         )  # fmt: skip
     return app
-
-
-class _Envelope:
-    """What every request gets whatever becomes of it: an arrival time, an id, the key check."""
-
-    def __init__(self, keys: ApiKeys, metrics: Metrics) -> None:
-        self._keys = keys
-        self._metrics = metrics
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.arrived = time.monotonic()
-        req.context.timings = ""
-        req.context.key_name = None
-        req.context.key_name = self._keys.check(req.path, req.get_header("Authorization"))
-        if req.method not in falcon.COMBINED_METHODS:
-            raise MethodNotAllowed("unknown HTTP method", headers={"Allow": "GET, HEAD, OPTIONS, POST"})
-
-    def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
-    ) -> None:
-        theirs = req.get_header("X-Request-Id") or ""
-        resp.set_header("x-request-id", theirs if REQUEST_ID.fullmatch(theirs) else os.urandom(16).hex())
-        seconds = time.monotonic() - req.context.arrived
-        total = f"total;dur={seconds * 1e3:.2f}"
-        timings = req.context.timings
-        resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)
-        status = str(resp.status)[:3]
-        self._metrics.count_request(req.uri_template or "none", status, seconds, req.context.key_name)
-        if code := getattr(req.context, "error", None):
-            self._metrics.count_error(status, code, req.context.rejection)
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:

@@ -26,6 +26,8 @@ class TextLogger(Logger):  # type: ignore[misc]
         OURS.handlers = list(self.error_log.handlers)
         OURS.setLevel(self.error_log.level)
         OURS.propagate = False
+        # A full disk or a closed pipe must not become a traceback per line, which has no place to go.
+        logging.raiseExceptions = False
 
 
 class _JsonFormatter(logging.Formatter):

@@ -109,6 +109,7 @@ class Metrics:
         connections: tells how many client connections are open; None where that is not known.
         ready: tells whether the process takes requests.
         payload_bytes: tells how many bytes the bodies of requests take.
+        lost_log_lines: tells how many lines could not be written.
     """
 
     def __init__(self) -> None:
@@ -125,6 +126,7 @@ class Metrics:
         self.connections: Callable[[], int] | None = None
         self.ready: Callable[[], bool] = lambda: False
         self.payload_bytes: Callable[[], int] = lambda: 0
+        self.lost_log_lines: Callable[[], int] = lambda: 0
 
     def model(self, name: str) -> ModelMetrics:
         """The metrics of a model by the name it is served under."""
@@ -203,6 +205,8 @@ class Metrics:
         if self.connections is not None:
             yield _gauge("llmrs_connections", "Open client connections.", self.connections())
         yield _gauge("llmrs_ready", "1 while the process takes requests, as /readyz says.", self.ready())
+        lost = [((), float(self.lost_log_lines()))]
+        yield Family("counter", "llmrs_lost_log_lines", "Request lines that could not be written.", (), lost)
         build = ("version", "python"), [((__version__, platform.python_version()), 1.0)]
         yield Family("gauge", "llmrs_build_info", "Always 1; the labels say what runs.", *build)
 

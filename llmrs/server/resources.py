@@ -20,6 +20,7 @@ from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
 from llmrs.server.serving import Answer, ServedModel
+from llmrs.server.tracecontext import call_headers
 
 CREATED = 1735689600
 """`created` of every model: constant, because clients may compare listings. 2025-01-01 UTC."""
@@ -81,7 +82,10 @@ class _EmbeddingRoute:
     ) -> tuple[ServedModel, Answer]:
         model = self._registry.get(request.model)
         deadline = req.context.arrived + min(self._config.request_timeout, _patience(req))
-        answer = model.embed(request, deadline, _probe(req.env))
+        told = b""
+        if model.backend.waits_on == "network":
+            told = call_headers(req.context.request_id, req.context.trace)
+        answer = req.context.answer = model.embed(request, deadline, _probe(req.env), told)
         if answer.truncated:
             resp.set_header("x-truncated-inputs", str(answer.truncated))
         req.context.timings = (

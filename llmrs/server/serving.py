@@ -16,7 +16,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from llmrs.backends.base import Backend
+from llmrs.backends.base import CALL_HEADERS, Backend
 from llmrs.batch import Batch
 from llmrs.collector import ClientGone, Collector
 from llmrs.config import Config
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
     """The vectors of one request and what the response says about them.
 
     `matrix` is float32 [inputs, width of the model], not cut and not normalized yet; times are in
-    seconds.
+    seconds; `batch_texts` is how many texts the largest batch had that it had a share in.
     """
 
     matrix: Matrix
@@ -58,6 +58,7 @@ class Answer(NamedTuple):
     tokenize_seconds: float
     queue_seconds: float
     inference_seconds: float
+    batch_texts: int
 
 
 class ServedModel:
@@ -121,11 +122,16 @@ class ServedModel:
         return self.backend.info
 
     def embed(
-        self, request: EmbeddingRequest, deadline: float, abandoned: Callable[[], bool] | None = None
+        self,
+        request: EmbeddingRequest,
+        deadline: float,
+        abandoned: Callable[[], bool] | None = None,
+        call_headers: bytes = b"",
     ) -> Answer:
         """The vectors of a request, in the order of its inputs.
 
-        `deadline` is a reading of time.monotonic(); `abandoned` tells whether the client is gone.
+        `deadline` is a reading of time.monotonic(); `abandoned` tells whether the client is gone;
+        `call_headers` tell a backend who it is for, as long as it is for this request alone.
 
         Raises:
             ServiceError: any of its subclasses, as API errors.
@@ -140,6 +146,7 @@ class ServedModel:
         group = self.collector.admit(
             done.set, deadline, abandoned, n_texts=len(inputs), n_tokens=_estimate(inputs)
         )
+        group.call_headers = call_headers
         try:
             began = time.monotonic()
             prepared = self._prepare(inputs, request, group)
@@ -157,6 +164,7 @@ class ServedModel:
             prepared_at - began,
             group.started_at - group.queued_at,
             group.finished_at - group.started_at,
+            group.batch_texts,
         )
         self.metrics.count_answer(answer)
         return answer
@@ -237,6 +245,7 @@ class ServedModel:
 
     def _call(self, batch: Batch) -> None:
         timeout = max(0.001, batch.deadline - time.monotonic())
+        CALL_HEADERS.set(batch.call_headers)  # in the context of this greenlet
         expired = DeadlineExceeded("the backend did not answer in time")
         try:
             # A little later than the backend's own deadline, which gives the better message.

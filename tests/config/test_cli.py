@@ -97,6 +97,7 @@ class TestServe:
             "metrics": "key",
             "log_level": "debug",
             "log_format": "json",
+            "log_requests": "0.5",
         }
         with open("keys", "w"):
             pass
