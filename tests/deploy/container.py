@@ -93,8 +93,9 @@ class Container:
 
     @contextlib.contextmanager
     def _places(self, mounts: Mapping[Path, str]) -> Iterator[None]:
-        """Empty files that others can be mounted over, as a runtime makes them."""
-        places = [self.root / inside.lstrip("/") for inside in mounts.values()]
+        """Empty files that others can be mounted over, as a runtime makes them. Folders are there."""
+        files = [inside for path, inside in mounts.items() if path.is_file()]
+        places = [self.root / inside.lstrip("/") for inside in files]
         for place in places:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()

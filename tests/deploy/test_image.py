@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -191,6 +192,22 @@ def test_environment_variables_are_honoured(container: Container, tmp_path: Path
             assert (answer.status_code, answer.json()["model"]) == (200, "mine")
         assert ask(running, ["a"] * 3, Authorization=f"Bearer {key}").status_code == 400
         assert container.run(*HEALTHCHECK, PORT=str(port)).returncode == 0, "it needs no key"
+
+
+def test_it_runs_as_the_pod_of_the_manifests(container: Container, tmp_path: Path) -> None:
+    """With the pod's settings, keys that only its group may read, and its probes' routes."""
+    keys = tmp_path / "keys"
+    keys.write_text("key-of-the-secret\n")
+    keys.chmod(0o440)
+    os.chown(keys, 0, UID)
+    port = free_port()
+    mounts = {ROOT / "deploy/kubernetes/config.toml": "/app/config.toml", keys: "/run/secrets/llmrs/keys"}
+    with container.serve(mounts=mounts, PORT=str(port)) as running:
+        assert all(json.loads(line) for line in running.log.splitlines() if line.startswith("{"))
+        for path in ("/readyz", "/livez"):
+            assert requests.get(running.url + path, timeout=10).status_code == 200
+        assert ask(running, "x").status_code == 401
+        assert ask(running, "x", Authorization="Bearer key-of-the-secret").status_code == 200
 
 
 def test_a_wrong_setting_ends_it_with_one_line(container: Container) -> None:
