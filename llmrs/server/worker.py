@@ -21,11 +21,11 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.http.wsgi import WSGIErrorsWrapper
 from gunicorn.workers.ggevent import VERSION, GeventWorker
 
 from llmrs.server.channel import Channel, Timeouts
+from llmrs.server.listener import Listener, usable_connections
 
 MAX_ACCEPT = 16
 """Connections accepted in one go, before the hub looks at the open ones again."""
@@ -33,6 +33,9 @@ MAX_ACCEPT = 16
 QUIET_SECONDS = 1.0
 """On a stop, a connection that has been quiet for so long is closed; a busy one may send one more
 request, which is answered with `Connection: close`, so that no client loses one in the gap."""
+
+CROWDED_QUIET_SECONDS = 5.0
+"""While no more connections can be taken, one that has been quiet for so long gives way to who waits."""
 
 DRAIN_STEP_SECONDS = 0.1
 
@@ -98,14 +101,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._woken = Event()
-        pool = Pool(self.worker_connections)
+        pool = Pool(usable_connections(self.worker_connections))
         servers = [self._listen(listener, pool) for listener in self.sockets]
         while self.alive:
             self.notify()
-            self._sweep()
+            self._sweep(CROWDED_QUIET_SECONDS if pool.full() else None)
             self._woken.wait(self.sweep_seconds)
         for server in servers:
-            _stop_listening(server)
+            server.finish()
         self._drain(pool)
 
     def connections(self) -> int:
@@ -114,7 +117,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     # -- connections --------------------------------------------------------------------------
 
-    def _listen(self, listener: Any, pool: Pool) -> StreamServer:
+    def _listen(self, listener: Any, pool: Pool) -> Listener:
         from llmrs.server.connection import Connection
         from llmrs.server.request import Limits
 
@@ -132,7 +135,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         )
         listener.setblocking(1)
         serve = partial(self._serve, connect, self._template(listener.getsockname()))
-        server = StreamServer(listener, handle=serve, spawn=pool)
+        server = Listener(listener, handle=serve, spawn=pool)
         server.max_accept = 1 if self.cfg.workers > 1 else MAX_ACCEPT
         server.start()
         return server
@@ -201,12 +204,3 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if len(pool):
             self.log.warning("stopped with %d requests in progress", len(pool))
             pool.kill(timeout=RESERVE_SECONDS / 2)
-
-
-def _stop_listening(server: StreamServer) -> None:
-    """Accept what has connected already, and close the listener at once: it resets whoever is between."""
-    server.stop_accepting()
-    while not server.full() and (accepted := server.do_read()):
-        server.do_handle(*accepted)
-    server.socket.close()
-    server.close()

@@ -7,6 +7,7 @@ that a fault has no neighbours in its batch.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,12 @@ HARMLESS: dict[str, Behaviour] = {
 }
 """Faults that a client must not see."""
 
-FAULTS = SLOW | BROKEN | NON_FINITE | HARMLESS
+LATE_SECONDS = 1.5
+LATE: dict[str, Behaviour] = {
+    "late": lambda connection, request: (time.sleep(LATE_SECONDS), GOOD(connection, request))[1]
+}
+
+FAULTS = SLOW | BROKEN | NON_FINITE | HARMLESS | LATE
 
 
 def behave(connection: Connection, request: Request) -> object:

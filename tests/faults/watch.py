@@ -177,9 +177,11 @@ class Bystander:
 
     Attributes:
         answered: how many texts got their vectors.
-        refused: statuses of the answers that were errors in the form of the contract, and
-            0 for each connection that broke; only where `may_fail`.
-        wrong: everything else that happened. Nothing may have.
+        refused: statuses of the answers that were errors in the form of the contract.
+        lost: requests whose connection broke although it had served others before.
+        unserved: connections that were never taken up.
+        wrong: everything else that happened, where `may_fail` all of these but vectors of their own.
+            Nothing may have.
     """
 
     def __init__(self, server: Server, known: Known = unit, *, may_fail: bool = False) -> None:
@@ -188,8 +190,11 @@ class Bystander:
         self._may_fail = may_fail
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._served = False
         self.answered = 0
         self.refused: list[int] = []
+        self.lost: list[str] = []
+        self.unserved: list[str] = []
         self.wrong: list[str] = []
 
     def __enter__(self) -> Bystander:
@@ -220,26 +225,29 @@ class Bystander:
                 self._ask(connection, text)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                self._failed(0, f"{text}: {error!r}")
+                self._failed(self.lost if self._served else self.unserved, f"{text}: {error!r}")
+                self._served = False
                 time.sleep(0.05)
             except Exception as error:
                 self.wrong.append(f"{text}: {error!r}")
         connection.close()
 
     def _ask(self, connection: http.client.HTTPConnection, text: str) -> None:
+        if connection.sock is None:
+            self._served = False
         answer = exchange(connection, {"input": text})
-        if answer.status == 200:
-            found = rows(answer.body)
-            assert found.shape[0] == 1
-            np.testing.assert_allclose(found[0], self._known(text), atol=1e-6)
-            self.answered += 1
-        else:
+        self._served = True
+        if answer.status != 200:
             error_of(answer)
-            self._failed(answer.status, f"{text}: {answer.status} {answer.body[:200]!r}")
+            self._failed(self.refused, answer.status)
             time.sleep(0.02)
+            return
+        found = rows(answer.body)
+        assert found.shape[0] == 1
+        np.testing.assert_allclose(found[0], self._known(text), atol=1e-6)
+        self.answered += 1
 
-    def _failed(self, status: int, told: str) -> None:
-        if self._may_fail:
-            self.refused.append(status)
-        else:
-            self.wrong.append(told)
+    def _failed(self, kind: list[Any], what: object) -> None:
+        kind.append(what)
+        if not self._may_fail:
+            self.wrong.append(str(what))
