@@ -135,7 +135,7 @@ class Response:
     def _head(self, size: int | None) -> bytes:
         """Status line and headers; `size` is that of the body, where it is known already."""
         now = time.time()
-        if now >= _prefixes_until:
+        if not _prefixes_until - 1.0 <= now < _prefixes_until:  # the clock may also be set back
             _renew_prefixes(now)
         prefix = None if self._own else _prefixes.get(self._status)
         if prefix is None:
