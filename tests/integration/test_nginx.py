@@ -47,9 +47,9 @@ http {{
 """
 
 
-def nginx(upstream: str, folder: Path) -> Iterator[Server]:
+def nginx(upstream: str, folder: Path, port: int = 0) -> Iterator[Server]:
     program = tool("nginx")
-    port = free_port()
+    port = port or free_port()
     conf = folder / "nginx.conf"
     # Started by root, nginx would work as another user, who may not write into the test's folder.
     user = "user root;" if os.geteuid() == 0 else ""
