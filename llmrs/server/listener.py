@@ -7,10 +7,14 @@ and a refusal that comes all the same (the whole machine may be out of them) is 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import logging
 import os
 import resource
+import socket
+import struct
 from time import monotonic
 from typing import Any
 
@@ -28,6 +32,10 @@ TELL_SECONDS = 60.0
 """How often that is worth a line in the log."""
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
+"""A classic BPF program of one instruction: return 0, which is how many bytes of a packet are kept."""
 
 
 def usable_connections(wanted: int) -> int:
@@ -78,9 +86,19 @@ class Listener(StreamServer):  # type: ignore[misc]
         self._timer.start(self._start_accepting_if_started)
 
     def finish(self) -> None:
-        """Accept what has connected already, and close at once: it resets whoever is between."""
+        """Accept what has connected already, and close; who comes meanwhile has to knock again.
+
+        A client who connects between the last accept and the close is connected, and then reset. So the
+        kernel drops what arrives in that time, where it can (Linux), and the client's kernel repeats it.
+        """
         self.stop_accepting()
+        program = ctypes.create_string_buffer(_DROP_ALL)
+        with contextlib.suppress(OSError):
+            attached = struct.pack("HP", 1, ctypes.addressof(program))
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
         while not self.full() and (accepted := self.do_read()):
             self.do_handle(*accepted)
+        with contextlib.suppress(OSError):  # the master has the same socket, maybe for another worker
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         self.socket.close()
         self.close()
