@@ -180,6 +180,11 @@ class Config:
         "gunicorn worker class: llmrs is this package's own and several times cheaper per request, gevent "
         "is gunicorn's",
     )
+    processes: int = option(
+        1,
+        integer(1, 64),
+        "processes that answer HTTP; where there are several, one more computes a local model for all",
+    )
     worker_connections: int = option(2000, integer(1, 1_000_000), "most client connections at a time")
     keepalive: int = option(75, integer(0, 86400), "seconds an idle client connection stays open")
     graceful_timeout: int = option(30, integer(1, 86400), "seconds that a stop waits for requests to finish")
@@ -215,6 +220,11 @@ class Config:
     def asks_for_keys(self) -> bool:
         """Whether clients must send an API key."""
         return bool(self.api_key) or self.api_key_file is not None
+
+    @property
+    def has_engine_process(self) -> bool:
+        """Whether a process of its own computes, for several that answer HTTP."""
+        return self.processes > 1 and not self.uses_http_backend
 
     @property
     def bind(self) -> str:
@@ -297,6 +307,10 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
             f"{given('backend_protocol')} contradicts {given('backend_type')} without an HTTP backend: set "
             "backend_type to proxy, or remove backend_protocol"
         )
+    if config.has_engine_process and not config.uses_local_backend:
+        yield f"{given('processes')}: an installed backend ({given('backend_type')}) runs in one process"
+    if config.has_engine_process and config.worker_class != "llmrs":
+        yield f"{given('processes')} contradicts {given('worker_class')}: set worker_class to llmrs"
     takes_ids = not config.uses_http_backend or config.backend_protocol in ("auto", "openai")
     if config.token_ids == "native" and not takes_ids:
         yield (

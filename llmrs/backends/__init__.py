@@ -34,6 +34,13 @@ def open_backend(config: Config) -> Backend:
     return _open_installed(config)
 
 
+def open_engine_client(config: Config, address: str) -> Backend:
+    """A local model that another process computes, at an address. Raises ModelError."""
+    from llmrs.backends.engine_client import EngineClient
+
+    return EngineClient(config, address)
+
+
 def needs_download(config: Config) -> bool:
     """Whether the configuration asks for a local model whose files are not on this machine yet."""
     if not config.uses_local_backend:

@@ -31,11 +31,13 @@ class Backend(ABC):
         waits_on: what `embed` spends its time on. `cpu` is computing in native code without the
             GIL, which the server gives a native thread; `network` is waiting for a socket,
             which the server does in a greenlet.
+        counts_tokens: whether `prepare` tokenizes, and so knows how many tokens an input has.
         description: how it computes, for the log; empty where that is not known.
     """
 
     kind: str
     description: str = ""
+    counts_tokens: ClassVar[bool] = True
     waits_on: ClassVar[Literal["cpu", "network"]]
 
     @property

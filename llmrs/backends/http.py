@@ -83,6 +83,7 @@ class HttpBackend(Backend):
     """
 
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
+    counts_tokens = False
 
     def __init__(self, config: Config, transport: Transport) -> None:
         self.kind = config.backend_protocol

@@ -9,31 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from llmrs.backends.base import Backend
+from llmrs.backends.model import ModelBackend
 from llmrs.config import Config
-from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
+from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import EngineError
 from llmrs.models.engine import Engine
-from llmrs.models.folder import read_folder
-from llmrs.models.resolve import DEFAULT_MODEL, model_name, resolve
-from llmrs.models.tokenize import ModelTokenizer
+from llmrs.models.resolve import DEFAULT_MODEL
 
 EFFICIENT_TOKENS = 512
 """Tokens of a batch that computes within a few percent of the engine's best rate, see models/plan.py."""
 
 
-class LocalBackend(Backend):
+class LocalBackend(ModelBackend):
     """A model computed in this process.
 
     `embed` spends its time in native code without the GIL, and may be called from as many threads
-    at once as there are slots. Token ids are the model's own, without special tokens, which are
-    added as for a text.
+    at once as there are slots.
 
     Attributes:
         precision: what the model computes in on this machine: `f32`, `bf16` or `f16`.
     """
 
-    kind = "local"
     waits_on: ClassVar[Literal["cpu", "network"]] = "cpu"
 
     def __init__(
@@ -60,46 +56,23 @@ class LocalBackend(Backend):
             ModelError: the model cannot be found, read or built.
             ConfigError: this CPU does not compute in `dtype`.
         """
-        folder = read_folder(resolve(model, offline=offline))
-        self._tokenizer = ModelTokenizer(
-            folder.path / "tokenizer.json",
-            max_tokens=folder.max_tokens,
-            vocabulary=folder.encoder.vocabulary,
-            lowercase=folder.lowercase,
-        )
-        engine = Engine(folder, dtype=dtype, threads=threads, streams=slots)
+        super().__init__(model, offline=offline)
+        engine = Engine(self.folder, dtype=dtype, threads=threads, streams=slots)
         self._engine: Engine | None = engine
         self.precision = engine.precision
         self.description = f"{engine.precision}, {engine.streams} x {engine.threads} threads"
         self._limits = Limits(
             batch_size,
             # Every text fits a batch, also where the model takes longer ones than a batch may carry.
-            batch_tokens=max(batch_tokens, folder.max_tokens),
+            batch_tokens=max(batch_tokens, self.folder.max_tokens),
             slots=engine.streams,
             efficient_tokens=EFFICIENT_TOKENS,
             spread=True,
         )
-        self._info = ModelInfo(
-            name=model_name(model),
-            dimensions=folder.dimensions,
-            max_input_tokens=folder.max_tokens,
-            normalized=folder.normalized,
-            matryoshka=folder.matryoshka,
-            prompts=folder.prompts,
-        )
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
 
     @property
     def limits(self) -> Limits:
         return self._limits
-
-    def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
-    ) -> list[Prepared]:
-        return self._tokenizer.prepare(inputs, truncate=truncate, prompt=prompt)
 
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
         engine = self._engine

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import falcon
 
 from llmrs import wire
-from llmrs.backends import open_backend
+from llmrs.backends import open_backend, open_engine_client
 from llmrs.backends.base import Backend
+from llmrs.backends.frames import BATCH
 from llmrs.config import Config, load
 from llmrs.errors import (
     InternalError,
@@ -27,12 +29,14 @@ from llmrs.errors import (
     UnknownUrl,
 )
 from llmrs.server.auth import ApiKeys, load_keys
+from llmrs.server.batches import Batches
 from llmrs.server.body import CLOSE, release
 from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
+from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.requestlog import RequestLog
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
@@ -46,10 +50,15 @@ class Application:
 
     Attributes:
         draining: whether the process has been asked to end; the server sets what to ask.
+
+    Args:
+        engine: whether it serves other processes of this service, and not clients.
         payload_memory: what the bodies of requests take.
     """
 
-    def __init__(self, backends: Sequence[Backend], config: Config, keys: ApiKeys) -> None:
+    def __init__(
+        self, backends: Sequence[Backend], config: Config, keys: ApiKeys, *, engine: bool = False
+    ) -> None:
         self.draining: Callable[[], bool] = lambda: False
         self.metrics = Metrics()
         self.request_log = RequestLog(config.log_requests, json=config.log_format == "json")
@@ -63,7 +72,7 @@ class Application:
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
         self.metrics.lost_log_lines = lambda: self.request_log.lost
-        self._falcon = self._routes(Registry(self.models), config, keys)
+        self._falcon = self._routes(Registry(self.models), config, keys, engine)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # gunicorn's start_response is a method of its response, which can be told to close.
@@ -90,22 +99,17 @@ class Application:
         self._writing.close()
         self.metrics.close()
 
-    def _routes(self, registry: Registry, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
+    def _routes(
+        self, registry: Registry, config: Config, keys: ApiKeys, engine: bool
+    ) -> falcon.App[Any, Any]:
         app: falcon.App[Any, Any] = falcon.App(middleware=[Envelope(keys, self.metrics, self.request_log)])
         app.req_options.strip_url_path_trailing_slash = True
-        embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing, self.payload_memory)
-        embed: Posted = Embed(registry, config, self._writing, self.payload_memory)
-        if config.key_concurrency or config.key_rate:
-            quotas = Quotas(config.key_concurrency, config.key_rate)
-            embeddings, embed = Limited(embeddings, quotas), Limited(embed, quotas)
-        models = Models(registry)
+        if engine:
+            app.add_route(BATCH, Batches(registry.models[0]))
+        else:
+            self._add_api(app, registry, config)
         health = Health(registry, config, lambda: self.draining())
         self.metrics.ready = lambda: health.not_ready() is None
-        app.add_route("/v1/embeddings", embeddings)
-        app.add_route("/embeddings", embeddings)
-        app.add_route("/embed", embed)
-        app.add_route("/v1/models", models)
-        app.add_route("/v1/models/{name:path}", models, suffix="one")
         app.add_route("/health", health)
         app.add_route("/readyz", health)
         app.add_route("/livez", health, suffix="live")
@@ -116,6 +120,19 @@ class Application:
         app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
         app.add_error_handler(ServiceError, _answer_error)
         return app
+
+    def _add_api(self, app: falcon.App[Any, Any], registry: Registry, config: Config) -> None:
+        embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing, self.payload_memory)
+        embed: Posted = Embed(registry, config, self._writing, self.payload_memory)
+        if config.key_concurrency or config.key_rate:
+            quotas = Quotas(config.key_concurrency, config.key_rate)
+            embeddings, embed = Limited(embeddings, quotas), Limited(embed, quotas)
+        models = Models(registry)
+        app.add_route("/v1/embeddings", embeddings)
+        app.add_route("/embeddings", embeddings)
+        app.add_route("/embed", embed)
+        app.add_route("/v1/models", models)
+        app.add_route("/v1/models/{name:path}", models, suffix="one")
 
 
 def create_app(backends: Sequence[Backend], config: Config, keys: ApiKeys | None = None) -> Application:
@@ -134,7 +151,7 @@ def get_app(config: Config | None = None) -> Application:
         for warning in config.warnings:
             log.warning("%s", warning)
         began = time.monotonic()
-        app = create_app([open_backend(config)], config, load_keys(config))
+        app = _create(config)
     except StartupError as error:
         log.critical("%s", error)
         raise SystemExit(ModelError.exit_code) from None
@@ -147,6 +164,16 @@ def get_app(config: Config | None = None) -> Application:
             model.name, kind, model.info.dimensions, time.monotonic() - began,
         )  # fmt: skip
     return app
+
+
+def _create(config: Config) -> Application:
+    """The application for this process's role, see `processes`."""
+    if room.role == "engine":
+        # The gateways have queues of their own, which are bounded; what they send is not refused.
+        unbounded = replace(config, queue_capacity=1_000_000, queue_seconds=86400.0, log_requests=0.0)
+        return Application([open_backend(config)], unbounded, ApiKeys(()), engine=True)
+    opened = open_engine_client(config, room.address) if room.role == "gateway" else open_backend(config)
+    return create_app([opened], config, load_keys(config))
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:

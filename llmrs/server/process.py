@@ -13,9 +13,11 @@ import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.sock import UnixSocket
 
 from llmrs.backends import check_type, needs_download
 from llmrs.config import Config
+from llmrs.server.processes import room
 
 log = logging.getLogger("llmrs.server")
 
@@ -39,7 +41,7 @@ def gunicorn_settings(config: Config) -> dict[str, Any]:
         "worker_class": WORKER_CLASSES[config.worker_class],
         # One process holds the model and batches for everyone: a second one would split the
         # batches and hold the weights twice. (`workers` of llmrs means batches in flight.)
-        "workers": 1,
+        "workers": config.processes + config.has_engine_process,
         "worker_connections": config.worker_connections,
         "keepalive": config.keepalive,
         # The worker sends no heartbeat while it loads its model.
@@ -58,9 +60,12 @@ def gunicorn_settings(config: Config) -> dict[str, Any]:
         # It wants a writable home directory, which a container need not have.
         "control_socket_disable": True,
         "proc_name": "llmrs",
-        "on_starting": lambda server: _fetch_model(config),
+        "on_starting": lambda server: _prepare(config),
+        "on_reload": lambda server: room.reload(),
+        "post_fork": _worker_joins,
         "post_worker_init": _worker_ready,
         "worker_exit": _worker_exit,
+        "on_exit": lambda server: room.close(),
     }
 
 
@@ -96,8 +101,15 @@ def serve(config: Config) -> int:
     return 0
 
 
+def _prepare(config: Config) -> None:
+    """Before the port opens."""
+    _fetch_model(config)
+    if config.has_engine_process:
+        room.open()
+
+
 def _fetch_model(config: Config) -> None:
-    """Before the port opens: fetch a local model that is not on this machine yet.
+    """Fetch a local model that is not on this machine yet.
 
     In a process of its own: downloading takes longer than gunicorn waits for a worker, and the
     HTTP client it loads must not be in a process that gevent patches later.
@@ -110,13 +122,24 @@ def _fetch_model(config: Config) -> None:
         raise SystemExit(code)
 
 
+def _worker_joins(server: Any, worker: Any) -> None:
+    """A worker has been forked: the one that computes has a listener of its own."""
+    if (listener := room.join()) is not None:
+        for public in worker.sockets:
+            public.sock.close()  # or connections would wait in it when the gateways have closed theirs
+        path = listener.getsockname()
+        worker.sockets = [UnixSocket(path, worker.cfg, worker.log, fd=listener.fileno())]
+
+
 def _worker_ready(worker: Any) -> None:
     """The model is loaded: say so, with a line that can be pasted into a shell."""
     app = worker.wsgi
-    app.draining = lambda: not worker.alive
+    app.draining = lambda: not worker.alive and not room.is_needed()
     app.metrics.connections = getattr(worker, "connections", None)  # gunicorn's own worker has none
     reason = app.models[0].health.reason
     state = "ready" if reason is None else f"waiting for the backend ({reason})"
+    if room.role == "engine":
+        return
     for listener in worker.sockets:
         log.info("%s; try: %s", state, _example(listener.getsockname()))
 

@@ -81,7 +81,7 @@ class _EmbeddingRoute:
         self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest
     ) -> tuple[ServedModel, Answer]:
         model = self._registry.get(request.model)
-        deadline = req.context.arrived + min(self._config.request_timeout, _patience(req))
+        deadline = req.context.arrived + min(self._config.request_timeout, patience(req))
         told = b""
         if model.backend.waits_on == "network":
             told = call_headers(req.context.request_id, req.context.trace)
@@ -232,7 +232,7 @@ def _describe(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _patience(req: falcon.Request) -> float:
+def patience(req: falcon.Request) -> float:
     """Seconds for which the client says that it waits, `X-Request-Timeout`; for ever if it says nothing.
 
     Raises:

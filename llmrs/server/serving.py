@@ -169,6 +169,21 @@ class ServedModel:
         self.metrics.count_answer(answer)
         return answer
 
+    def compute(self, prepared: list[Prepared], deadline: float) -> Matrix:
+        """The vectors of texts that another process of this service has admitted and prepared.
+
+        Raises:
+            ServiceError: any of its subclasses.
+        """
+        done = Event()
+        group = self.collector.admit(done.set, deadline, n_texts=len(prepared))
+        try:
+            self.collector.submit(group, prepared)
+            done.wait(max(0.0, deadline - time.monotonic()))
+            return _rows_of(group)
+        finally:
+            self.collector.cancel(group)
+
     def check_dimensions(self, wanted: int | None, native: int | None) -> None:
         """Raise InvalidRequest unless vectors of the model may be cut to the wanted width.
 
@@ -203,7 +218,7 @@ class ServedModel:
         prepare = partial(
             self.backend.prepare, inputs, truncate=request.truncate, prompt=self._prompt(request)
         )
-        if self.backend.waits_on == "network":
+        if not self.backend.counts_tokens:
             return prepare()  # which only estimates the tokens: the backend keeps its own limit
         if sum(map(len, inputs)) > INLINE_CHARACTERS:
             prepared = self._tokenizing.run(partial(_if_wanted, group, prepare))

@@ -26,6 +26,7 @@ from gunicorn.workers.ggevent import VERSION, GeventWorker
 
 from llmrs.server.channel import Channel, Timeouts
 from llmrs.server.listener import Listener, usable_connections
+from llmrs.server.processes import room
 
 MAX_ACCEPT = 16
 """Connections accepted in one go, before the hub looks at the open ones again."""
@@ -107,6 +108,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.notify()
             self._sweep(CROWDED_QUIET_SECONDS if pool.full() else None)
             self._woken.wait(self.sweep_seconds)
+            if room.engine_is_missing():
+                self.log.warning("nobody computes: this gateway ends, so that a worker can")
+                self.alive = False
+        while room.is_needed():
+            self.notify()
+            self._sweep()
+            gevent.sleep(DRAIN_STEP_SECONDS)
         for server in servers:
             server.finish()
         self._drain(pool)

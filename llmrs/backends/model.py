@@ -1,0 +1,56 @@
+"""The side of a local model that does not compute: its folder, its tokenizer, what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmrs.backends.base import Backend
+from llmrs.embeddings import Input, ModelInfo, Prepared, Truncate
+from llmrs.models.folder import ModelFolder, read_folder
+from llmrs.models.resolve import model_name, resolve
+from llmrs.models.tokenize import ModelTokenizer
+
+
+class ModelBackend(Backend):
+    """A backend for a model folder on this machine. Token ids are the model's own, without special
+    tokens, which are added as for a text.
+
+    Attributes:
+        folder: the model's.
+    """
+
+    kind = "local"
+
+    def __init__(self, model: str, *, offline: bool = False) -> None:
+        """Find the model, download it where needed unless `offline`, and load its tokenizer.
+
+        Args:
+            model: a folder, or a Hugging Face model id.
+
+        Raises:
+            ModelError: the model cannot be found or read.
+        """
+        self.folder: ModelFolder = read_folder(resolve(model, offline=offline))
+        self._tokenizer = ModelTokenizer(
+            self.folder.path / "tokenizer.json",
+            max_tokens=self.folder.max_tokens,
+            vocabulary=self.folder.encoder.vocabulary,
+            lowercase=self.folder.lowercase,
+        )
+        self._info = ModelInfo(
+            name=model_name(model),
+            dimensions=self.folder.dimensions,
+            max_input_tokens=self.folder.max_tokens,
+            normalized=self.folder.normalized,
+            matryoshka=self.folder.matryoshka,
+            prompts=self.folder.prompts,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def prepare(
+        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+    ) -> list[Prepared]:
+        return self._tokenizer.prepare(inputs, truncate=truncate, prompt=prompt)
