@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from tests.processes import ROOT, tool
 
 BASE_IMAGE = "docker.io/library/python:3.12-slim"
-PACKAGES = "python3,python3-pip,python3-venv,python3-dev,ca-certificates"
+PACKAGES = "python3,python3-pip,python3-dev,ca-certificates"
 """What the base image has and Debian's smallest system has not. The headers, but no compiler."""
 
 SECONDS = 600
@@ -96,7 +97,7 @@ def mirror() -> tuple[str, str]:
 
 def pip_settings() -> dict[str, str]:
     """What reaches a package index from this machine. Its folders mean nothing inside of a build."""
-    command = ["pip", "config", "list"]
+    command = [sys.executable, "-m", "pip", "config", "list"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     settings = {}
     for line in out.splitlines():

@@ -167,15 +167,15 @@ def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path) -> None:
         instances = [Instance(stack), Instance(stack)]
         proxy = stack.enter_context(nginx(tmp_path, *(each.port for each in instances)))
         with Load(proxy.url) as load:
+            load.wait_for(100)
             for _ in range(RESTARTS):
-                for instance in instances:
-                    load.wait_for(100)
+                for instance in instances:  # the next one as soon as the last one is ready
                     instance.terminate()
-                    load.wait_for(30)
+                    load.wait_for(50)
                     instance.start()
             load.wait_for(100)
         assert set(load.outcomes) == {"200"}, (load.outcomes, proxy.log[-3000:])
-        assert load.answered >= 130 * 2 * RESTARTS
+        assert load.answered >= 200 + 50 * 2 * RESTARTS
 
 
 def test_stopping_the_only_instance_loses_no_accepted_request() -> None:
