@@ -72,12 +72,14 @@ def models(arguments: argparse.Namespace) -> int:
     backend = open_backend(config)
     try:
         backend.check(timeout=config.request_timeout)
-        info = backend.info
+        info, replicas = backend.info, backend.replicas
     finally:
         backend.close()
-    row = (config.model_name or info.name, _place(config), info.dimensions, info.max_input_tokens)
-    titles = ("name", "folder or address", "dimensions", "max tokens")
-    _print(_table([titles, tuple("unknown" if cell is None else str(cell) for cell in row)]))
+    titles = ["name", "folder or address", "dimensions", "max tokens"]
+    what = (config.model_name or info.name, info.dimensions, info.max_input_tokens)
+    name, *numbers = ("unknown" if cell is None else str(cell) for cell in what)
+    rows = [[name, replica.url, *numbers, replica.reason or replica.state] for replica in replicas]
+    _print(_table([[*titles, "state"], *rows] if rows else [titles, [name, _place(config), *numbers]]))
     return 0
 
 

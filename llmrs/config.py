@@ -79,7 +79,8 @@ class Config:
     backend_url: tuple[str, ...] = option(
         (),
         several(url()),
-        f"address of the HTTP backend; unset with backend_type proxy: {DEFAULT_BACKEND_URL}",
+        "address of the HTTP backend, or addresses of several that serve the same model; unset with "
+        f"backend_type proxy: {DEFAULT_BACKEND_URL}",
     )
     backend_protocol: str = option(
         "auto",
@@ -116,7 +117,9 @@ class Config:
     batch_size: int = option(32, integer(1, 65536), "most texts in one backend batch")
     max_batch_tokens: int = option(16384, integer(1, 1 << 30), "most tokens in one backend batch")
     workers: int | None = option(
-        None, integer(1, 1024), "batches in flight; unset: by model and cores, 4 HTTP"
+        None,
+        integer(1, 1024),
+        "batches in flight, for each HTTP backend; unset: by model and cores, 4 HTTP",
     )
     queue_capacity: int = option(100, integer(1, 1_000_000), "most requests waiting; more are answered 429")
     queue_seconds: float = option(
@@ -296,12 +299,12 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
     # A port from a weaker source than the socket's belongs to the address that was replaced.
     if config.host.startswith("unix:") and settings["port"].rank >= settings["host"].rank:
         yield f"{given('port')} contradicts {given('host')}: a Unix socket has no port, remove one of them"
-    if len(config.backend_url) > 1:
-        yield f"{given('backend_url')}: several addresses are not supported yet, give one"
     if config.payload_memory < config.payload_limit:
         yield (
             f"{given('payload_memory')} contradicts {given('payload_limit')}: there must be room for one body"
         )
+    if len(set(config.backend_url)) < len(config.backend_url):
+        yield f"{given('backend_url')}: an address is given twice, remove one"
     if config.backend_protocol != "auto" and config.uses_local_backend:
         yield (
             f"{given('backend_protocol')} contradicts {given('backend_type')} without an HTTP backend: set "

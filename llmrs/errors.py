@@ -167,10 +167,11 @@ class InvalidApiKey(ServiceError):
 class RetryableError(ServiceError):
     """An error that goes away by itself: it says when to come back.
 
-    `retry_after` is in seconds and is clamped to 1..120: above 120 openai-python gives up.
+    `retry_after` is in seconds, and in the headers clamped to 1..120: above 120 openai-python gives up.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
         headers = {}
         if retry_after is not None:
             bounded = min(max(retry_after, 0.001), 120.0)

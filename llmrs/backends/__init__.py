@@ -24,7 +24,7 @@ def open_backend(config: Config) -> Backend:
         ModelError: a local model cannot be loaded.
     """
     if config.uses_http_backend:
-        from llmrs.backends.http import open_http
+        from llmrs.backends.pool import open_http
 
         return open_http(config)
     if config.uses_local_backend:

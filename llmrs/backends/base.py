@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,28 @@ CALL_HEADERS: ContextVar[bytes] = ContextVar("CALL_HEADERS", default=b"")
 
 For what belongs to one call, as a trace's id. They are sent as they are, so no client's text goes in
 unchecked."""
+
+
+class ReplicaState(NamedTuple):
+    """How one of a backend's addresses is now.
+
+    Attributes:
+        state: `up`; `down`; `refused`, because it serves another model than its peers; `unknown`, because it
+            was not asked yet.
+        reason: why it is not up.
+        circuit: `closed`, `open` or `half-open`: whether batches go to it, none do, or it is being tried.
+        running: its batches in flight; `share`: how many it may have now.
+        tries, failures: batches sent to it so far, and those of them that failed.
+    """
+
+    url: str
+    state: Literal["up", "down", "refused", "unknown"]
+    reason: str | None
+    circuit: Literal["closed", "open", "half-open"]
+    running: int
+    share: int
+    tries: int
+    failures: int
 
 
 class Backend(ABC):
@@ -88,6 +110,18 @@ class Backend(ABC):
         backends that wait on `cpu`: the server ends a process whose step does not come back.
         """
         return None
+
+    @property
+    def replicas(self) -> Sequence[ReplicaState]:
+        """The addresses that batches are spread over; by default there is no choice, and none."""
+        return ()
+
+    def tend(self, position: int) -> None:
+        """Do what is due for the replica at `position`: try it, look after it. Raises nothing, takes seconds.
+
+        To be called about once a second for each of `replicas`.
+        """
+        return
 
     def close(self) -> None:
         """Release what the backend holds. By default nothing."""

@@ -44,14 +44,14 @@ class Address(NamedTuple):
     tls: ssl.SSLContext | None = None
 
 
-class _Broken(UpstreamError):
-    """The server closed the connection, or what it sent is not HTTP."""
+class Broken(UpstreamError):
+    """The server closed the connection, or what it sent is not HTTP: it had the request by then."""
 
     def __init__(self) -> None:
         super().__init__("the backend broke off the connection")
 
 
-class _Stale(_Broken):
+class _Stale(Broken):
     """The same before a single byte of the answer, which may be nobody's fault."""
 
 
@@ -249,15 +249,15 @@ class Incoming:
         except (HttpParserError, HttpParserUpgrade):
             self.reusable = False
             if not self.complete:
-                raise _Broken from None
+                raise Broken from None
         if self._too_long:
             raise UpstreamError(f"the backend's answer is longer than the {self._limit} bytes it may have")
         if not self._in_body and not self.complete and self._received > LONGEST_HEAD:
-            raise _Broken
+            raise Broken
 
-    def broken(self) -> _Broken:
+    def broken(self) -> Broken:
         """Why there will be no answer, now that the connection has ended."""
-        return _Broken() if self._received else _Stale()
+        return Broken() if self._received else _Stale()
 
     def on_message_begin(self) -> None:
         self.reusable = False  # at a second message: nobody asked for it

@@ -29,7 +29,6 @@ from llmrs.backends.transport import Answer, Transport
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
-    ConfigError,
     ContextLengthExceeded,
     DeadlineExceeded,
     InvalidRequest,
@@ -45,7 +44,7 @@ DEFAULT_SLOTS = 4
 """Batches in flight where `workers` is not set: enough to hide a network's round trips."""
 
 TRIES = 3
-"""Most times a batch is sent that a busy backend answers with 429."""
+"""Most times a batch is sent, to a backend that answers it with 429 or to several."""
 
 BACKOFF = 0.25
 """Seconds before the second try, doubled for the third, where the backend names none (TEI does not)."""
@@ -57,21 +56,27 @@ LONGEST_ANSWER = 256 << 20
 """Bytes of a whole answer, whatever the batch: what llmrs will hold in memory for one."""
 
 
-def open_http(config: Config) -> HttpBackend:
-    """The backend at `config.backend_url`. Does no I/O, and succeeds while the backend is absent.
+class Unanswered(UpstreamError):
+    """A health check got no answer in time; a backend may also be too busy for one."""
 
-    Raises ConfigError unless there is exactly one valid address.
+
+class Failed(UpstreamError):
+    """The backend answered a batch with an HTTP status that says that it failed."""
+
+    def __init__(self, answered: int) -> None:
+        super().__init__(f"the backend answered HTTP {answered}")
+        self.answered = answered
+
+
+def open_address(config: Config, url: str, *, tries: int = TRIES) -> HttpBackend:
+    """The backend at `url`. Does no I/O, and succeeds while the backend is absent.
+
+    Raises ConfigError if the address is not valid.
     """
-    urls = config.backend_url
-    if len(urls) != 1:
-        source = config.sources.get("backend_url", "default")
-        raise ConfigError(
-            f"backend_url: expected one address, found {len(urls)} ({source}); "
-            "for several replicas set the address of a load balancer in front of them"
-        )
     # One connection more than slots, so that a health check never displaces a batch's.
     connections = (config.workers or DEFAULT_SLOTS) + 1
-    return HttpBackend(config, Transport(urls[0], connections=connections, api_key=config.backend_api_key))
+    transport = Transport(url, connections=connections, api_key=config.backend_api_key)
+    return HttpBackend(config, transport, tries=tries)
 
 
 class HttpBackend(Backend):
@@ -85,11 +90,13 @@ class HttpBackend(Backend):
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
     counts_tokens = False
 
-    def __init__(self, config: Config, transport: Transport) -> None:
+    def __init__(self, config: Config, transport: Transport, *, tries: int = TRIES) -> None:
+        """`tries` is how often a batch is sent to a backend that is busy."""
         self.kind = config.backend_protocol
         self.address = transport.address
         self._config = config
         self._transport = transport
+        self._tries = tries
         self._found: Found | None = None
         self._searching = threading.Lock()
         self._trouble: str | None = None
@@ -108,6 +115,11 @@ class HttpBackend(Backend):
             batch_tokens=min(config.max_batch_tokens, bounds.max_tokens),
             slots=config.workers or DEFAULT_SLOTS,
         )
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether an input may be a list of token ids, as far as is known."""
+        return self._found is None or self._found.protocol.takes_ids
 
     def prepare(
         self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
@@ -129,7 +141,7 @@ class HttpBackend(Backend):
                 return Prepared(text, len(text.encode()) // 4 + 2)
             except UnicodeEncodeError:
                 raise InvalidRequest(f"input[{index}] is not valid Unicode", param="input") from None
-        if self._found and not self._found.protocol.takes_ids:
+        if not self.takes_ids:
             raise InvalidRequest(f"input[{index}]: the backend takes texts, not token ids", param="input")
         longest = self.info.max_input_tokens
         if longest is not None and len(value) > longest:
@@ -170,9 +182,13 @@ class HttpBackend(Backend):
                 return
             status = self._transport.get("/health", deadline=deadline, limit=LONGEST_VECTOR).status
         except DeadlineExceeded:
-            raise UpstreamError("the backend did not answer a health check in time") from None
+            raise Unanswered("the backend did not answer a health check in time") from None
         if status >= 500:
             raise UpstreamError(f"the backend says that it is not healthy (HTTP {status})")
+
+    def forget(self) -> None:
+        """Find out anew, at the next use, what the backend is: it may have been replaced."""
+        self._found = None
 
     def close(self) -> None:
         self._transport.close()
@@ -194,9 +210,10 @@ class HttpBackend(Backend):
         """One request's vectors; waits out a 429 as long as the deadline allows."""
         body = protocol.body(items)
         limit = min(LONGEST_VECTOR * (len(items) + 1), LONGEST_ANSWER)
-        for attempt in range(TRIES):
+        for attempt in range(self._tries):
             # A backend that knows the header, as llmrs does, drops what nobody waits for any more.
-            lines = b"x-request-timeout: %.3f\r\n%b" % (deadline - time.monotonic(), CALL_HEADERS.get())
+            left = max(deadline - time.monotonic(), 0.001)  # 0 would be no time but an error
+            lines = b"x-request-timeout: %.3f\r\n%b" % (left, CALL_HEADERS.get())
             answer = self._transport.post(protocol.path, body, deadline=deadline, limit=limit, lines=lines)
             if answer.status == 200:
                 return protocol.read(answer.body, answer.headers, len(items))
@@ -204,7 +221,7 @@ class HttpBackend(Backend):
                 raise _refusal(answer)
             wait = answer.retry_after
             pause = BACKOFF * 2**attempt if wait is None else wait
-            if attempt + 1 == TRIES or time.monotonic() + pause >= deadline:
+            if attempt + 1 == self._tries or time.monotonic() + pause >= deadline:
                 break
             time.sleep(pause)
         raise QueueFull("the backend is busy", retry_after=pause)
@@ -237,7 +254,7 @@ def _refusal(answer: Answer) -> ServiceError:
         return UpstreamRejected("the backend refused the input as invalid or too long", param="input")
     if answer.status in (401, 403):
         return UpstreamError(CREDENTIALS)
-    return UpstreamError(f"the backend answered HTTP {answer.status}")
+    return Failed(answer.status)
 
 
 def _check_width(reply: Reply, info: ModelInfo) -> None:

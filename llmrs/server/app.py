@@ -108,7 +108,7 @@ class Application:
             app.add_route(BATCH, Batches(registry.models[0]))
         else:
             self._add_api(app, registry, config)
-        health = Health(registry, config, lambda: self.draining())
+        health = Health(registry, lambda: self.draining())
         self.metrics.ready = lambda: health.not_ready() is None
         app.add_route("/health", health)
         app.add_route("/readyz", health)

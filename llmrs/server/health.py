@@ -5,17 +5,21 @@ probe that never queues behind work. A backend that answers health checks and fa
 all the same: after some failures in a row, only a vector counts as a sign of life. The probe runs
 more often while the backend is down, so that recovery is noticed within about a second. A local
 model is healthy once it is loaded.
+
+A backend of several addresses looks after them itself (`Backend.tend`): here it is given the greenlets for
+that, one for each, and it is healthy while one of them is.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 import gevent
 from gevent.event import Event
 
-from llmrs.backends.base import Backend
+from llmrs.backends.base import Backend, ReplicaState
 from llmrs.errors import RetryableError, ServiceError, UpstreamRejected
 
 log = logging.getLogger("llmrs.server")
@@ -31,9 +35,21 @@ FAILURES = 3
 
 PROBE_TEXT = "hello"
 
+TEND_SECONDS = 1.0
+TEND_LIMIT = 20.0
+"""How often an address is looked after (most often there is nothing to do), and how long at most: longer
+than a trial."""
+
+
+def health_of(backend: Backend) -> Health | HealthOfSeveral:
+    """What knows how a backend is: of one address, or of several."""
+    return HealthOfSeveral(backend) if backend.replicas else Health(backend)
+
 
 class Health:
     """The last known state of one backend. `reason` is None while it is well."""
+
+    replicas: Sequence[ReplicaState] = ()
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -100,3 +116,47 @@ class Health:
         elif reason is None and self.reason is not None:
             log.info("backend up again")
         self.reason = reason
+
+
+class HealthOfSeveral:
+    """How a backend of several addresses is, which it knows itself."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def reason(self) -> str | None:
+        states = self.replicas
+        if any(replica.state == "up" for replica in states):
+            return None
+        known = next((replica.reason for replica in states if replica.reason), "none was asked yet")
+        return f"none of the {len(states)} backends can be used: {known}"
+
+    @property
+    def replicas(self) -> Sequence[ReplicaState]:
+        return self._backend.replicas
+
+    def watch(self) -> None:
+        """Look at every address, for a bounded time together, and keep looking after each."""
+        positions = range(len(self.replicas))
+        gevent.joinall([gevent.spawn(self._tend, position) for position in positions], timeout=PROBE_TIMEOUT)
+        for position in positions:
+            gevent.spawn(self._keep_tending, position)
+
+    def note(self, error: ServiceError | None) -> None:
+        """Nothing: the backend has seen each address' part in it."""
+
+    def _keep_tending(self, position: int) -> None:
+        while True:
+            gevent.sleep(TEND_SECONDS)
+            self._tend(position)
+
+    def _tend(self, position: int) -> None:
+        try:
+            # Its own deadlines do not hold for the resolution of a host name.
+            with gevent.Timeout(TEND_LIMIT, TimeoutError("a backend held its trial up")):
+                self._backend.tend(position)
+        except TimeoutError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("looking after a backend failed unexpectedly")

@@ -179,19 +179,18 @@ class MetricsPage:
 class Health:
     """`GET /health`, `/readyz` and `/livez`: answered from what is known, never queued."""
 
-    def __init__(self, registry: Registry, config: Config, draining: Callable[[], bool]) -> None:
+    def __init__(self, registry: Registry, draining: Callable[[], bool]) -> None:
         self._registry = registry
-        self._config = config
         self._draining = draining
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         model = self._registry.models[0]
-        urls = self._config.backend_url if self._config.uses_http_backend else ()
         state: dict[str, Any] = {
             "status": "ok",
-            "backend_url": urls[0] if urls else None,
+            "backend_url": model.urls[0] if model.urls else None,
             "model_name": model.name,
             "backend": model.backend.kind,
+            "backends": _addresses(model),
             "waiting_requests": model.collector.waiting,
             "running_batches": model.collector.running,
         }
@@ -228,8 +227,17 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "max_input_tokens": info.max_input_tokens,
         "normalized": info.normalized,
         "backend": model.backend.kind,
+        "backends": _addresses(model),
         "aliases": list(model.names[1:]),
     }
+
+
+def _addresses(model: ServedModel) -> list[dict[str, Any]]:
+    """How each of a backend's addresses is, in the order in which they were given."""
+    if model.replicas:
+        return [{"url": r.url, "state": r.state, "reason": r.reason} for r in model.replicas]
+    reason = model.health.reason
+    return [{"url": url, "state": "down" if reason else "up", "reason": reason} for url in model.urls]
 
 
 def patience(req: falcon.Request) -> float:

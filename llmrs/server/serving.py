@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
 
-from llmrs.backends.base import CALL_HEADERS, Backend
+from llmrs.backends.base import CALL_HEADERS, Backend, ReplicaState
 from llmrs.batch import Batch
 from llmrs.collector import ClientGone, Collector
 from llmrs.config import Config
@@ -31,7 +31,7 @@ from llmrs.errors import (
     TooManyTokens,
 )
 from llmrs.fairqueue import Group
-from llmrs.server.health import Health
+from llmrs.server.health import health_of
 from llmrs.server.metrics import Metrics, ModelMetrics
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.token_ids import translator
@@ -78,7 +78,7 @@ class ServedModel:
         draining: Callable[[], bool],
     ) -> None:
         self.backend = backend
-        self.health = Health(backend)
+        self.health = health_of(backend)
         self._config = config
         self._metrics = metrics
         self._tokenizing = tokenizing
@@ -120,6 +120,16 @@ class ServedModel:
     @property
     def info(self) -> ModelInfo:
         return self.backend.info
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses of its backend; none where it computes here."""
+        return self._config.backend_url if self._config.uses_http_backend else ()
+
+    @property
+    def replicas(self) -> Sequence[ReplicaState]:
+        """How each address of its backend is; none where there is no choice."""
+        return self.health.replicas
 
     def embed(
         self,

@@ -15,7 +15,8 @@ import time
 import gevent
 import pytest
 
-from llmrs.backends.http import HttpBackend, open_http
+from llmrs.backends.http import HttpBackend
+from llmrs.backends.pool import open_http
 from llmrs.config import Config
 from llmrs.errors import DeadlineExceeded, UpstreamError
 

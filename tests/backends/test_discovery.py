@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from llmrs.backends.http import open_http
+from llmrs.backends.pool import open_http
 from llmrs.config import Config
 from llmrs.errors import DeadlineExceeded, UpstreamError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llmrs.backends.base import CALL_HEADERS
-from llmrs.backends.http import open_http
+from llmrs.backends.pool import open_http
 from llmrs.config import Config
 from llmrs.embeddings import Limits
 from llmrs.errors import (
@@ -59,9 +59,9 @@ def rows(*numbers):
     return {"data": [{"index": i, "embedding": row} for i, row in numbers]}
 
 
-@pytest.mark.parametrize("urls", [(), ("http://a", "http://b")])
-def test_there_is_one_address(urls):
-    with pytest.raises(ConfigError, match=f"backend_url: expected one address, found {len(urls)}"):
+@pytest.mark.parametrize("urls", [(), ("http://a", "http://a")])
+def test_there_is_an_address_and_none_is_given_twice(urls):
+    with pytest.raises(ConfigError, match=r"backend_url .default.: expected one address, or several"):
         open_http(Config(backend_url=urls))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmrs.backends.http import open_http
+from llmrs.backends.pool import open_http
 from llmrs.config import Config
 from llmrs.errors import UpstreamError, UpstreamRejected
 

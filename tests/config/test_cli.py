@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from llmrs import __version__
+from llmrs.backends.base import ReplicaState
 from llmrs.cli import main
 from llmrs.config import OPTIONS, Config, reference_table
 from llmrs.embeddings import ModelInfo
@@ -188,7 +189,9 @@ class TestCheckConfig:
 class TestModels:
     @pytest.fixture
     def backend(self, door):
-        backend = SimpleNamespace(info=ModelInfo("m", 384, 256), check=lambda timeout: None, closed=False)
+        backend = SimpleNamespace(
+            info=ModelInfo("m", 384, 256), check=lambda timeout: None, closed=False, replicas=()
+        )
         backend.close = lambda: vars(backend).update(closed=True)
         door("llmrs.backends", open_backend=lambda config: backend)
         door("llmrs.models.resolve", resolve=lambda name, offline: f"/models/{name}")
@@ -207,6 +210,20 @@ class TestModels:
         code, out, _ = run("models", "--backend-url", "http://b", "--model-name", "n")
         assert code == 0
         assert out.splitlines()[1].split() == ["n", "http://b", "8", "unknown"]
+
+    def test_several(self, run, backend):
+        backend.replicas = [
+            ReplicaState("http://a", "up", None, "closed", 0, 4, 0, 0),
+            ReplicaState("http://b", "down", "cannot be reached", "open", 0, 0, 0, 0),
+        ]
+        code, out, _ = run("models", "--backend-url", "http://a,http://b")
+        assert code == 0
+        titles, *rows = out.splitlines()
+        assert titles.endswith("max tokens  state")
+        assert [row.split(maxsplit=4) for row in rows] == [
+            ["m", "http://a", "384", "256", "up"],
+            ["m", "http://b", "384", "256", "cannot be reached"],
+        ]
 
     def test_a_backend_that_is_down(self, run, backend):
         def check(timeout):

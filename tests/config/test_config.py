@@ -96,10 +96,15 @@ class TestContradictions:
         assert load_from(flags={"token_ids": "native", **more}).token_ids == "native"
 
     @pytest.mark.parametrize("file", ['backend_url = ["http://a", "http://b"]', None])
-    def test_several_addresses(self, refusal, file):
-        message = refusal(file=file, environ={} if file else {"BACKEND_URL": "http://a,http://b"})
-        assert "several addresses are not supported yet" in message
-        assert 'backend_url = ["http://a", "http://b"]' in message
+    def test_several_addresses(self, load_from, file):
+        config = load_from(file=file, environ={} if file else {"BACKEND_URL": "http://a,http://b"})
+        assert config.backend_url == ("http://a", "http://b")
+
+    def test_an_address_that_is_given_twice(self, refusal):
+        message = refusal(file='backend_url = ["http://a", "http://a"]')
+        assert message == (
+            'backend_url = ["http://a", "http://a"] (config.toml): an address is given twice, remove one'
+        )
 
 
 class TestAddress:

@@ -1,0 +1,300 @@
+"""Several backends of one model as one: batches are spread over them, and tried again elsewhere.
+
+A batch goes to the backend in service with the most room. Where it fails for a reason that another backend
+may not share (unreachable, broken off, a 5xx, busy, no answer in its part of the time, nonsense), it goes to
+another one: embedding changes nothing, so twice is as good as once. What the input is to blame for (400, 413,
+422) is final. Retries have a budget of their own, so that a general outage is not made worse.
+
+Two backends that had the same batch and failed end its tries: a text that crashes a backend shall not visit
+them all. They are then examined with fixed texts, and the collector splits the batch to find that text.
+
+Like `http`, no gevent in here: waiting parks the greenlet where the process is patched.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, Literal
+
+from llmrs.backends.base import Backend, ReplicaState
+from llmrs.backends.budget import RetryBudget
+from llmrs.backends.connections import Broken
+from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, Failed, HttpBackend, open_address
+from llmrs.backends.replica import Replica
+from llmrs.backends.trials import TRIAL_SECONDS, Trials
+from llmrs.config import Config
+from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
+from llmrs.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    QueueFull,
+    ServiceError,
+    UpstreamError,
+    UpstreamRejected,
+)
+
+MIN_TRY = 1.0
+"""Seconds that a try has at least, if they are left; less without an answer says nothing of the backend."""
+
+WAIT = 0.1
+"""Seconds after which a batch that waits for room looks again, because shares change by time alone."""
+
+FLIGHTS = 2
+LEAST_BUDGET = 20
+"""Most retries at once: FLIGHTS times what all backends may have in flight, because a backend that dies
+breaks off all of its batches in one moment, and then fails some more until it is out of service."""
+
+
+def open_http(config: Config) -> Backend:
+    """The backend at `config.backend_url`, or all of them as one. Does no I/O.
+
+    Raises ConfigError unless there is an address, and all are valid and different.
+    """
+    urls = config.backend_url
+    if not urls or len(set(urls)) < len(urls):
+        source = config.sources.get("backend_url", "default")
+        raise ConfigError(f"backend_url ({source}): expected one address, or several different ones")
+    if len(urls) == 1:
+        return open_address(config, urls[0])
+    # A busy backend is not asked again at once: its peers may have room.
+    return BackendPool(config, [open_address(config, url, tries=1) for url in urls])
+
+
+class BackendPool(Backend):
+    """Backends of one model, in the order of their addresses.
+
+    Args:
+        clock, rand: monotonic seconds, and numbers in [0, 1).
+        wait: parks the caller, who holds `changed`, for some seconds or until something changes.
+
+    Attributes:
+        kind: the protocol of the backend whose vectors are the reference.
+        retries, retries_denied: batches tried again so far, and those for which the budget was empty.
+    """
+
+    waits_on: ClassVar[Literal["cpu", "network"]] = "network"
+    counts_tokens = False
+
+    def __init__(
+        self,
+        config: Config,
+        backends: Sequence[HttpBackend],
+        clock: Callable[[], float] = time.monotonic,
+        rand: Callable[[], float] = random.random,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        slots = config.workers or DEFAULT_SLOTS
+        self.kind = config.backend_protocol
+        self.retries = 0
+        self.retries_denied = 0
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._wait = wait or self._changed.wait
+        self._replicas = [Replica(backend, slots, clock, rand) for backend in backends]
+        self._trials = Trials(self._replicas, self._changed, clock, self._introduce)
+        self._budget = RetryBudget(max(LEAST_BUDGET, FLIGHTS * slots * len(backends)), clock)
+        self._info = ModelInfo(config.model_name)
+        self._turn = 0
+        self._limits: Limits | None = None
+        self._limits_until = 0.0
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def limits(self) -> Limits:
+        """The narrowest of all backends', and as many slots as those in service may fill now.
+
+        `workers` is meant for each address. Asked several times for every request, so kept for a moment.
+        """
+        now = self._clock()
+        if self._limits is None or now >= self._limits_until:
+            bounds = [replica.backend.limits for replica in self._replicas]
+            self._limits = Limits(
+                batch_size=min(limits.batch_size for limits in bounds),
+                batch_tokens=min(limits.batch_tokens for limits in bounds),
+                # With none, a batch finds out why.
+                slots=max(1, sum(replica.share for replica in self._replicas)),
+            )
+            self._limits_until = now + WAIT
+        return self._limits
+
+    @property
+    def replicas(self) -> Sequence[ReplicaState]:
+        return [replica.state for replica in self._replicas]
+
+    def tend(self, position: int) -> None:
+        self._trials.tend(self._replicas[position])
+
+    def prepare(
+        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+    ) -> list[Prepared]:
+        """Make inputs ready for any of the backends; see `HttpBackend.prepare`."""
+        known = [replica.backend for replica in self._replicas if replica.in_service]
+        narrowest = next((backend for backend in known if not backend.takes_ids), None)
+        backend = narrowest or (known[0] if known else self._replicas[0].backend)
+        return backend.prepare(inputs, truncate=truncate, prompt=prompt)
+
+    def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
+        """Vectors of a batch by whichever backend gives them; see `HttpBackend.embed` for the errors.
+
+        An UpstreamError of two backends that failed on the batch is marked as `poison`.
+        """
+        errand = _Errand(self._clock() + timeout)
+        self._budget.pay_in()
+        while True:
+            replica, seconds = self._take(errand)
+            try:
+                vectors = replica.backend.embed(batch, timeout=seconds)
+            except UpstreamRejected:
+                self._give_back(replica, replica.succeed)
+                raise
+            except QueueFull as error:
+                self._give_back(replica, partial(replica.wait, error.retry_after or BACKOFF))
+                self._decide(errand, error)
+            except (UpstreamError, DeadlineExceeded) as error:
+                # Without an answer in so little time, nothing is known about the backend.
+                counts = seconds >= MIN_TRY or isinstance(error, UpstreamError)
+                self._give_back(replica, partial(replica.fail, error.message, counts=counts))
+                errand.failed.append(replica)
+                if _had_the_batch(error):
+                    errand.blamed.append(replica)
+                self._decide(errand, error)
+            except BaseException:
+                self._give_back(replica, None)
+                raise
+            else:
+                self._give_back(replica, replica.succeed)
+                self._trials.settle()
+                return vectors
+
+    def check(self, *, timeout: float) -> None:
+        """Return if a backend can be used now, after a look at each; raises UpstreamError."""
+        for replica in self._replicas:
+            self._trials.tend(replica)
+        if not any(replica.in_service for replica in self._replicas):
+            raise self._nobody()
+
+    def close(self) -> None:
+        for replica in self._replicas:
+            replica.backend.close()
+
+    def _introduce(self, backend: HttpBackend) -> None:
+        """The pool's model is this backend's."""
+        self._info, self.kind = backend.info, backend.kind
+
+    # -- choosing ---------------------------------------------------------------------------------
+
+    def _take(self, errand: _Errand) -> tuple[Replica, float]:
+        """A place in a backend for a batch, and the seconds it has there."""
+        while True:
+            with self._changed:
+                found = self._find(errand)
+            if found is not None:
+                return found
+            if errand.error is not None:
+                raise errand.error
+            if not self._recover(errand.deadline):
+                raise self._nobody()
+
+    def _find(self, errand: _Errand) -> tuple[Replica, float] | None:
+        """Wait for a place; None where no backend in service is left that did not fail on the batch."""
+        while candidates := self._candidates(errand):
+            left = errand.deadline - self._clock()
+            free = [replica for replica in candidates if replica.running < replica.share]
+            if free and left > 0:
+                replica = min(free, key=self._load)
+                replica.running += 1
+                replica.tries += 1
+                self._turn = self._replicas.index(replica) + 1
+                tries = min(TRIES - errand.tries, len(candidates))
+                return replica, max(left / tries, min(left, MIN_TRY))
+            pause = min(replica.pause for replica in candidates)
+            if pause >= left > 0:
+                raise QueueFull("the backends are busy", retry_after=pause)
+            if left <= 0:
+                raise errand.error or DeadlineExceeded("no backend was free in time")
+            self._wait(min(WAIT, left))
+        return None
+
+    def _candidates(self, errand: _Errand) -> list[Replica]:
+        return [r for r in self._replicas if r.in_service and r not in errand.failed]
+
+    def _load(self, replica: Replica) -> tuple[float, int]:
+        """How full it is, then how long ago it had its turn."""
+        position = self._replicas.index(replica)
+        return replica.running / replica.share, (position - self._turn) % len(self._replicas)
+
+    def _recover(self, deadline: float) -> bool:
+        """With none in service: hold a trial that is due, or wait for one; False if there is none."""
+        with self._changed:
+            left = deadline - self._clock()
+            due = next((r for r in self._replicas if r.breaker.begin_trial()), None) if left > 0 else None
+            if due is None:
+                on_trial = any(r.breaker.state == "half-open" for r in self._replicas)
+                if on_trial and left > 0:
+                    self._wait(min(WAIT, left))
+                return left > 0 and (on_trial or any(r.in_service for r in self._replicas))
+        self._trials.try_out(due, min(left, TRIAL_SECONDS))
+        return True
+
+    def _nobody(self) -> UpstreamError:
+        reasons = [r.reason or "they serve other models" for r in self._replicas if not r.in_service]
+        return UpstreamError(f"none of the {len(self._replicas)} backends can be used: {reasons[0]}")
+
+    # -- after a try ------------------------------------------------------------------------------
+
+    def _give_back(self, replica: Replica, note: Callable[[], None] | None) -> None:
+        """Free a place, and note how it went."""
+        with self._changed:
+            replica.running -= 1
+            if note is not None:
+                note()
+            self._limits = None
+            self._changed.notify()
+
+    def _decide(self, errand: _Errand, error: UpstreamError | QueueFull | DeadlineExceeded) -> None:
+        """Raise what a batch that failed is answered, unless it may be tried again."""
+        errand.tries += 1
+        errand.error = error
+        with self._changed:
+            if len(errand.blamed) == 2:
+                raise self._suspect(errand, error)
+            if errand.tries == TRIES or not self._candidates(errand) or self._clock() >= errand.deadline:
+                raise error
+            if not self._budget.take():
+                self.retries_denied += 1
+                raise error
+            self.retries += 1
+
+    def _suspect(self, errand: _Errand, error: ServiceError) -> ServiceError:
+        """Two backends failed on the same batch: it may be to blame, or both are."""
+        for replica in errand.blamed:
+            replica.breaker.halve_failure()
+        # Split, it is sent several times more: not while they fail on everything, and not without limit.
+        working = all(replica.in_service for replica in errand.blamed)
+        error.poison = isinstance(error, Failed) and working and self._budget.take()
+        return error
+
+
+class _Errand:
+    """A batch on its way: what it met so far."""
+
+    __slots__ = ("blamed", "deadline", "error", "failed", "tries")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.tries = 0
+        self.failed: list[Replica] = []
+        self.blamed: list[Replica] = []
+        self.error: ServiceError | None = None
+
+
+def _had_the_batch(error: ServiceError) -> bool:
+    """Whether a backend failed with the batch in its hands. 503 and 504 say "not now", not "not this"."""
+    return isinstance(error, Broken) or (isinstance(error, Failed) and error.answered not in (503, 504))
