@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,15 +32,16 @@ from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.batches import Batches
 from llmrs.server.body import CLOSE, release
 from llmrs.server.envelope import Envelope
-from llmrs.server.exposition import Page
+from llmrs.server.exposition import Page, process_families
 from llmrs.server.memory import PayloadMemory
-from llmrs.server.metrics import Metrics
+from llmrs.server.metrics import Family, Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.requestlog import RequestLog
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
 from llmrs.server.serving import ServedModel
+from llmrs.server.snapshots import Snapshots
 
 log = logging.getLogger("llmrs.server")
 
@@ -72,6 +73,11 @@ class Application:
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
         self.metrics.lost_log_lines = lambda: self.request_log.lost
+        self._families: Callable[[], Iterable[Family]] = self._own_families
+        self._snapshots: Snapshots | None = None
+        if room.folder is not None and config.metrics != "off":
+            self._snapshots = Snapshots(room.folder, self._own_families, room.role)
+            self._families = self._snapshots.families
         self._falcon = self._routes(Registry(self.models), config, keys, engine)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -85,6 +91,11 @@ class Application:
             self.metrics.in_flight -= 1
             release(environ)
 
+    def _own_families(self) -> Iterator[Family]:
+        """The metrics of this process."""
+        yield from self.metrics.families()
+        yield from process_families()
+
     def watch_backends(self) -> None:
         """Learn what the backends are, and keep watching how they are and whether they hang."""
         for model in self.models:
@@ -93,6 +104,8 @@ class Application:
 
     def close(self) -> None:
         """Answer what waits, stop the threads, release the backends."""
+        if self._snapshots is not None:
+            self._snapshots.close()
         for model in self.models:
             model.close()
         self._tokenizing.close()
@@ -114,7 +127,7 @@ class Application:
         app.add_route("/readyz", health)
         app.add_route("/livez", health, suffix="live")
         if config.metrics != "off":
-            app.add_route("/metrics", MetricsPage(Page(self.metrics.families)))
+            app.add_route("/metrics", MetricsPage(Page(self._families)))
         # Falcon takes the handler added last first: the specific ones come after the general one.
         app.add_error_handler(Exception, _answer_bug)
         app.add_error_handler(falcon.HTTPError, _answer_falcon_error)

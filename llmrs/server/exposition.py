@@ -6,6 +6,7 @@ Wraps prometheus_client, which knows the text format and what the kernel says of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,12 +19,11 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Page(Collector):
-    """All families of a source, and those of the process (memory, CPU, file descriptors)."""
+    """All families of a source."""
 
     def __init__(self, families: Callable[[], Iterable[Family]]) -> None:
         self._families = families
         self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
     def text(self) -> bytes:
@@ -37,6 +37,17 @@ class Page(Collector):
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks for at a scrape."""
         return map(_metric, self._families())
+
+
+def process_families() -> Iterator[Family]:
+    """What the kernel says of this process: memory, CPU, file descriptors."""
+    for metric in _process.collect():
+        kind: Literal["counter", "gauge"] = "counter" if metric.type == "counter" else "gauge"
+        members = [((), sample.value) for sample in metric.samples]
+        yield Family(kind, metric.name, metric.documentation, (), members)
+
+
+_process = ProcessCollector(registry=None)
 
 
 def _metric(family: Family) -> Metric:

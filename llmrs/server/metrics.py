@@ -80,6 +80,15 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def parts(self) -> tuple[list[float], list[int], float]:
+        """Bounds, the number of values at each, the last beyond all of them, and their total."""
+        return list(self._bounds), self._counts, self.total
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Add the values of another one with the same bounds."""
+        self._counts = [mine + other for mine, other in zip(self._counts, counts, strict=True)]
+        self.total += total
+
     def buckets(self) -> list[tuple[str, float]]:
         """Each bound with the number of values that do not exceed it; the last is +Inf."""
         names = [*map(str, self._bounds), "+Inf"]

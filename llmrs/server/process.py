@@ -104,8 +104,8 @@ def serve(config: Config) -> int:
 def _prepare(config: Config) -> None:
     """Before the port opens."""
     _fetch_model(config)
-    if config.has_engine_process:
-        room.open()
+    if config.processes > 1:
+        room.open(engine=config.has_engine_process)
 
 
 def _fetch_model(config: Config) -> None:

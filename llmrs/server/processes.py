@@ -35,11 +35,12 @@ class Room:
     Attributes:
         role: what this process is: `alone` with its model or its HTTP backends, a `gateway`, or the
             `engine`.
+        folder: None where there is only one process.
     """
 
     def __init__(self) -> None:
         self.role: Literal["alone", "gateway", "engine"] = "alone"
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._listener: socket.socket | None = None
         self._locks: list[int] = []  # open as long as the process is
         self._owner = 0
@@ -50,11 +51,13 @@ class Room:
         """The engine's, for a backend: `unix:/...`."""
         return f"unix:{self._path('engine')}"
 
-    def open(self) -> None:
-        """In the master: make the folder, and listen for the gateways' calls."""
-        if self._folder is None:
-            self._owner = os.getpid()
-            self._folder = Path(tempfile.mkdtemp(prefix="llmrs-"))
+    def open(self, *, engine: bool) -> None:
+        """In the master: make the folder, and listen for the gateways' calls if one worker computes."""
+        if self.folder is not None:
+            return
+        self._owner = os.getpid()
+        self.folder = Path(tempfile.mkdtemp(prefix="llmrs-"))
+        if engine:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(self._path("engine")))
             self._listener.listen(BACKLOG)
@@ -90,8 +93,8 @@ class Room:
 
     def close(self) -> None:
         """In the master, at its end: leave nothing behind."""
-        if self._folder is not None and os.getpid() == self._owner:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder is not None and os.getpid() == self._owner:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def _gateways(self) -> str:
@@ -99,8 +102,8 @@ class Room:
         return f"gateways-{self._reloads}.lock"
 
     def _path(self, name: str) -> Path:
-        assert self._folder is not None
-        return self._folder / name
+        assert self.folder is not None
+        return self.folder / name
 
     def _lock(self, name: str, kind: int) -> bool:
         """Take a lock for the rest of this process's life, unless others hold it."""

@@ -110,6 +110,40 @@ def test_models_and_health_look_the_same(server: Server, single: Server) -> None
         )
 
 
+def metrics(server: Server) -> dict[str, float]:
+    """The series of a scrape, by name and labels."""
+    lines = requests.get(f"{server.url}/metrics", timeout=10).text.splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+
+
+def test_metrics_are_those_of_all_processes() -> None:
+    name, model = "llmrs_requests_total", '{model="all-MiniLM-L6-v2"}'
+    posted = f'{name}{{route="/v1/embeddings",status="200"}}'
+    with several() as server, several() as other:
+        for _ in range(20):
+            requests.post(f"{server.url}/v1/embeddings", json={"input": ["a", "b"]}, timeout=30)
+        wait_until(lambda: metrics(server).get(posted) == 20, 20, server)
+        wait_until(lambda: metrics(server)[f"llmrs_batch_texts_sum{model}"] >= 40, 20, server)
+        for _ in range(10):  # whichever process answers
+            found = metrics(server)
+            assert found[posted] == 20
+            assert found[f"llmrs_inputs_total{model}"] == 40
+            assert found["llmrs_ready"] == found[f"llmrs_backend_up{model}"] == 1
+        assert not any('route="/batch"' in series for series in found)
+        assert posted not in metrics(other)
+        resident = sum(_resident(pid) for pid in children(server))
+        assert found["process_resident_memory_bytes"] == pytest.approx(resident, rel=0.2)
+        victim = next(pid for pid, computes in children(server).items() if not computes)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: victim not in children(server) and is_whole(server), 30, server)
+        assert metrics(server)[posted] == 20, "what a dead process has counted stays counted"
+
+
+def _resident(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
 @pytest.mark.parametrize("computes", [True, False], ids=["engine", "gateway"])
 def test_a_process_that_dies_is_replaced(server: Server, computes: bool) -> None:
     victim = next(pid for pid, does in children(server).items() if does == computes)
@@ -183,3 +217,5 @@ def test_several_processes_in_front_of_an_http_backend(single: Server) -> None:
         assert len(children(server)) == 2
         assert not any(children(server).values())
         assert (vectors(server, input="x") @ vectors(single, input="x").T).item() > 0.9999
+        posted = 'llmrs_requests_total{route="/v1/embeddings",status="200"}'
+        wait_until(lambda: metrics(server).get(posted) == 1, 20, server)
