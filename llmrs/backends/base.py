@@ -45,6 +45,13 @@ class ReplicaState(NamedTuple):
     failures: int
 
 
+class Retries(NamedTuple):
+    """Batches that failed on one address: `sent` to another, or `denied` because too many had been."""
+
+    sent: int = 0
+    denied: int = 0
+
+
 class Backend(ABC):
     """Computes vectors for batches of inputs.
 
@@ -115,6 +122,11 @@ class Backend(ABC):
     def replicas(self) -> Sequence[ReplicaState]:
         """The addresses that batches are spread over; by default there is no choice, and none."""
         return ()
+
+    @property
+    def retries(self) -> Retries:
+        """Batches so far that failed on one of `replicas`."""
+        return Retries()
 
     def tend(self, position: int) -> None:
         """Do what is due for the replica at `position`: try it, look after it. Raises nothing, takes seconds.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
-from llmrs.backends.base import Backend, ReplicaState
+from llmrs.backends.base import Backend, ReplicaState, Retries
 from llmrs.backends.budget import RetryBudget
 from llmrs.backends.connections import Broken
 from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, Failed, HttpBackend, open_address
@@ -73,7 +73,6 @@ class BackendPool(Backend):
 
     Attributes:
         kind: the protocol of the backend whose vectors are the reference.
-        retries, retries_denied: batches tried again so far, and those for which the budget was empty.
     """
 
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
@@ -89,8 +88,6 @@ class BackendPool(Backend):
     ) -> None:
         slots = config.workers or DEFAULT_SLOTS
         self.kind = config.backend_protocol
-        self.retries = 0
-        self.retries_denied = 0
         self._clock = clock
         self._changed = threading.Condition()
         self._wait = wait or self._changed.wait
@@ -98,6 +95,7 @@ class BackendPool(Backend):
         self._trials = Trials(self._replicas, self._changed, clock, self._introduce)
         self._budget = RetryBudget(max(LEAST_BUDGET, FLIGHTS * slots * len(backends)), clock)
         self._info = ModelInfo(config.model_name)
+        self._retries = Retries()
         self._turn = 0
         self._limits: Limits | None = None
         self._limits_until = 0.0
@@ -127,6 +125,10 @@ class BackendPool(Backend):
     @property
     def replicas(self) -> Sequence[ReplicaState]:
         return [replica.state for replica in self._replicas]
+
+    @property
+    def retries(self) -> Retries:
+        return self._retries
 
     def tend(self, position: int) -> None:
         self._trials.tend(self._replicas[position])
@@ -267,10 +269,11 @@ class BackendPool(Backend):
                 raise self._suspect(errand, error)
             if errand.tries == TRIES or not self._candidates(errand) or self._clock() >= errand.deadline:
                 raise error
+            sent, denied = self._retries
             if not self._budget.take():
-                self.retries_denied += 1
+                self._retries = Retries(sent, denied + 1)
                 raise error
-            self.retries += 1
+            self._retries = Retries(sent + 1, denied)
 
     def _suspect(self, errand: _Errand, error: ServiceError) -> ServiceError:
         """Two backends failed on the same batch: it may be to blame, or both are."""

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, Protocol
 import gevent
 
 from llmrs import __version__
+from llmrs.backends.base import ReplicaState, Retries
 from llmrs.batch import Batch
 from llmrs.collector import DROPS, Collector
 from llmrs.embeddings import Matrix, Vectors
@@ -43,6 +44,10 @@ class Watched(Protocol):
     def name(self) -> str: ...
     @property
     def reason(self) -> str | None: ...
+    @property
+    def replicas(self) -> Sequence[ReplicaState]: ...
+    @property
+    def retries(self) -> Retries: ...
 
 
 class Answered(Protocol):
@@ -184,6 +189,7 @@ class Metrics:
             members = [((model,), metrics.histograms[name]) for model, metrics in self.models.items()]
             yield Family("histogram", f"llmrs_{name}", text, ("model",), members)
         yield from self._states()
+        yield from self._replicas()
 
     def _process(self) -> Iterator[Family]:
         """What is counted for all models together."""
@@ -235,6 +241,24 @@ class Metrics:
         text = "Queued texts that were not computed, because their request was over."
         yield Family("counter", "llmrs_dropped_texts", text, ("model", "reason"), dropped)
 
+    def _replicas(self) -> Iterator[Family]:
+        """Each address where a model has several; no series otherwise."""
+        for name, (kind, text, value) in REPLICAS.items():
+            members = [
+                ((model.name, replica.url), float(value(replica)))
+                for model in self.watched
+                for replica in model.replicas
+            ]
+            yield Family(kind, f"llmrs_replica_{name}", text, ("model", "url"), members)
+        retries = [
+            ((model.name, outcome), float(count))
+            for model in self.watched
+            if model.replicas
+            for outcome, count in model.retries._asdict().items()
+        ]
+        text = "Batches that failed on an address and were sent to another, or not."
+        yield Family("counter", "llmrs_batch_retries", text, ("model", "outcome"), retries)
+
     def _measure_lag(self) -> None:
         while True:
             asleep = time.monotonic()
@@ -249,6 +273,20 @@ STATES: dict[str, tuple[str, Callable[[Watched], float]]] = {
     "backend_up": ("1 while the backend answers.", lambda model: float(model.reason is None)),
 }
 """What is asked of each model at a scrape."""
+
+REPLICAS: dict[str, tuple[Literal["counter", "gauge"], str, Callable[[ReplicaState], float]]] = {
+    "up": ("gauge", "1 while the address gets batches.", lambda replica: replica.state == "up"),
+    "refused": (
+        "gauge",
+        "1 while the address serves another model than its peers.",
+        lambda replica: replica.state == "refused",
+    ),
+    "running_batches": ("gauge", "Batches in flight to the address.", lambda replica: replica.running),
+    "share": ("gauge", "Batches that the address may have in flight.", lambda replica: replica.share),
+    "tries": ("counter", "Batches sent to the address.", lambda replica: replica.tries),
+    "failures": ("counter", "Batches that failed on the address.", lambda replica: replica.failures),
+}
+"""What is asked of each of several addresses at a scrape."""
 
 COUNTERS = {
     "inputs": "Inputs of answered requests.",

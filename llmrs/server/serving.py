@@ -16,7 +16,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from llmrs.backends.base import CALL_HEADERS, Backend, ReplicaState
+from llmrs.backends.base import CALL_HEADERS, Backend, ReplicaState, Retries
 from llmrs.batch import Batch
 from llmrs.collector import ClientGone, Collector
 from llmrs.config import Config
@@ -130,6 +130,11 @@ class ServedModel:
     def replicas(self) -> Sequence[ReplicaState]:
         """How each address of its backend is; none where there is no choice."""
         return self.health.replicas
+
+    @property
+    def retries(self) -> Retries:
+        """Batches that failed on one address of several."""
+        return self.backend.retries
 
     def embed(
         self,

@@ -295,7 +295,7 @@ def test_a_failed_batch_goes_to_another_backend(two, behave):
     vectors = two.embed("text")
     np.testing.assert_array_equal(vectors.matrix[0], np.float32(two.peers[1].vector("text")))
     assert two.loads == [1, 1]
-    assert two.pool.retries == 1
+    assert two.pool.retries == (1, 0)
 
 
 def test_what_the_input_is_to_blame_for_is_final(two):
@@ -307,7 +307,7 @@ def test_what_the_input_is_to_blame_for_is_final(two):
         with pytest.raises(UpstreamRejected):
             two.embed(timeout=5)
         two.embed()
-    assert (two.states, two.pool.retries) == ("uu", 0)
+    assert (two.states, two.pool.retries) == ("uu", (0, 0))
 
 
 def test_the_last_error_is_the_answer(two):
@@ -382,7 +382,7 @@ def test_retries_have_a_budget(three):
         with pytest.raises(QueueFull):
             three.embed()
     assert sum(three.loads) <= 400 + max(LEAST_BUDGET, 2 * 3 * SLOTS) + 0.2 * 400 + 2 * (three.now - 1000)
-    assert three.pool.retries_denied > 100
+    assert three.pool.retries.denied > 100
 
 
 def test_an_error_of_ours_frees_the_place(two):
@@ -621,7 +621,7 @@ def test_a_flapping_backend_costs_its_clients_nothing(two):
         for _ in range(5):
             two.embed()
         two.tend(1)
-    assert two.pool.retries_denied == 0
+    assert two.pool.retries.denied == 0
 
 
 # The same model.

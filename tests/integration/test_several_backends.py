@@ -138,6 +138,38 @@ def test_work_is_spread_and_listed() -> None:
         assert model["id"] == "org/m"
 
 
+def test_metrics_of_each_address() -> None:
+    def fails(connection: Connection, request: Request) -> object:
+        return connection.answer({}, 503)
+
+    with serve(WELL) as good, serve(only_posts(fails)) as bad, gateway(good.url, bad.url) as server:
+        bad.behave = WELL
+        wait_until(lambda: states(server) == ["up", "up"], 30, server)
+        bad.behave = only_posts(fails)
+        with Clients(server) as clients:
+            wait_until(lambda: states(server) == ["up", "down"], 30, server)
+            clients.more()
+        page = requests.get(f"{server.url}/metrics", timeout=10).text
+        of_good, of_bad = ({"model": "org/m", "url": each.url} for each in (good, bad))
+
+    def value(name: str, **labels: str) -> float:
+        told = ",".join(f'{label}="{text}"' for label, text in sorted(labels.items()))
+        (line,) = [line for line in page.splitlines() if line.startswith(f"{name}{{{told}}} ")]
+        return float(line.split()[-1])
+
+    assert value("llmrs_backend_up", model="org/m") == 1
+    assert [value("llmrs_replica_up", **labels) for labels in (of_good, of_bad)] == [1, 0]
+    assert value("llmrs_replica_refused", **of_bad) == 0
+    assert [value("llmrs_replica_share", **labels) for labels in (of_good, of_bad)] == [4, 0]
+    assert value("llmrs_replica_running_batches", **of_good) == 0
+    assert value("llmrs_replica_failures_total", **of_good) == 0
+    failed = value("llmrs_replica_failures_total", **of_bad)
+    assert 1 <= failed <= value("llmrs_replica_tries_total", **of_bad)
+    assert value("llmrs_replica_tries_total", **of_good) == texts_of(good)
+    assert value("llmrs_batch_retries_total", model="org/m", outcome="sent") == failed
+    assert value("llmrs_batch_retries_total", model="org/m", outcome="denied") == 0
+
+
 def test_another_model_is_refused_and_taken_in_when_it_is_put_right() -> None:
     def other_model(connection: Connection, request: Request) -> object:
         asked = request.json
