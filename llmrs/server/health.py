@@ -20,7 +20,7 @@ import gevent
 from gevent.event import Event
 
 from llmrs.backends.base import Backend, ReplicaState
-from llmrs.errors import RetryableError, ServiceError, UpstreamRejected
+from llmrs.errors import EngineError, RetryableError, ServiceError, UpstreamRejected
 
 log = logging.getLogger("llmrs.server")
 
@@ -67,9 +67,10 @@ class Health:
     def note(self, error: ServiceError | None) -> None:
         """Take the outcome of a real batch into account.
 
-        An input the backend refuses, or a backend that is merely busy, is a healthy backend.
+        An input the backend refuses or its engine fails on, or a backend that is merely busy, is a
+        healthy backend.
         """
-        if error is None or isinstance(error, (UpstreamRejected, RetryableError)):
+        if error is None or isinstance(error, (UpstreamRejected, EngineError, RetryableError)):
             self._answered_at = time.monotonic()
             self._failures = 0
             self._set(None)

@@ -10,6 +10,7 @@ sees no increase in a series that begins at one.
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from bisect import bisect_left
@@ -27,9 +28,14 @@ from llmrs.collector import DROPS, Collector
 from llmrs.embeddings import Matrix, Vectors
 from llmrs.errors import ServiceError
 
+log = logging.getLogger("llmrs.server")
+
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+LONG_LAG = 1.0
+"""Seconds of lag that are worth a line in the log."""
 
 LAG_SECONDS = 0.25
 """How often the event loop's lag is measured."""
@@ -263,7 +269,10 @@ class Metrics:
         while True:
             asleep = time.monotonic()
             gevent.sleep(LAG_SECONDS)
-            self._lag.observe(max(0.0, time.monotonic() - asleep - LAG_SECONDS))
+            lag = max(0.0, time.monotonic() - asleep - LAG_SECONDS)
+            self._lag.observe(lag)
+            if lag >= LONG_LAG:
+                log.warning("the event loop stood still for %.1f s: nobody was answered", lag)
 
 
 STATES: dict[str, tuple[str, Callable[[Watched], float]]] = {

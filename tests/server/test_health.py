@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmrs.embeddings import Prepared, Vectors
-from llmrs.errors import QueueFull, UpstreamError, UpstreamRejected
+from llmrs.errors import EngineError, QueueFull, UpstreamError, UpstreamRejected
 from llmrs.server.health import FAILURES, Health
 from tests.engines import FakeBackend
 
@@ -73,4 +73,5 @@ def test_refused_inputs_and_a_busy_backend_are_no_failures() -> None:
     for _ in range(2 * FAILURES):
         health.note(UpstreamRejected("an input"))
         health.note(QueueFull("busy", retry_after=1))
+        health.note(EngineError("a text that its engine fails on"))
     assert health.reason is None

@@ -182,6 +182,13 @@ def test_a_hub_that_is_held_up_shows(client: Client) -> None:
     time.sleep(0.6)  # nothing may do this
     gevent.sleep(0.05)
     assert value(client, "llmrs_hub_lag_seconds_sum") >= 0.3
+
+
+def test_a_loop_that_stands_still_is_worth_a_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    gevent.sleep(0.3)
+    time.sleep(1.5)
+    gevent.sleep(0.3)
+    assert "stood still" in caplog.text
     assert value(client, "process_resident_memory_bytes") > 1e6
 
 
