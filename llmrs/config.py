@@ -196,6 +196,7 @@ class Config:
         choice("open", "key", "off"),
         "GET /metrics: for everyone, only with an API key, or not at all",
     )
+    tei_metrics: bool = option(False, boolean(), "count under the names of text-embeddings-inference, too")
     log_level: str = option(
         "info", choice("debug", "info", "warning", "error", "critical"), "least severity that is logged"
     )

@@ -34,12 +34,13 @@ from llmrs.server.body import CLOSE, release
 from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page, process_families
 from llmrs.server.memory import PayloadMemory
-from llmrs.server.metrics import Family, Metrics
+from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.requestlog import RequestLog
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
+from llmrs.server.series import Family
 from llmrs.server.serving import ServedModel
 from llmrs.server.snapshots import Snapshots
 
@@ -61,7 +62,7 @@ class Application:
         self, backends: Sequence[Backend], config: Config, keys: ApiKeys, *, engine: bool = False
     ) -> None:
         self.draining: Callable[[], bool] = lambda: False
-        self.metrics = Metrics()
+        self.metrics = Metrics(tei=config.tei_metrics)
         self.request_log = RequestLog(config.log_requests, json=config.log_format == "json")
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)

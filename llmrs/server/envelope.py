@@ -58,6 +58,8 @@ class Envelope:
         resp.set_header("Server-Timing", f"{timings}, {total}" if timings else total)
         status = str(resp.status)[:3]
         self._metrics.count_request(req.uri_template or "none", status, seconds, context.key_name)
+        if self._metrics.tei is not None and context.answer is not None and context.error is None:
+            self._metrics.tei.count_answer(context.answer, seconds)
         if context.error is not None:
             self._metrics.count_error(status, context.error, context.rejection)
         if self._log.wants(status):

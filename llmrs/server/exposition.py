@@ -5,6 +5,7 @@ Wraps prometheus_client, which knows the text format and what the kernel says of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -13,9 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from llmrs.server.metrics import Family, Histogram
+from llmrs.server.series import Family, Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+TEI_COUNTER = re.compile(rb"^((?:# (?:HELP|TYPE) )?te_\w+)_total\b", re.MULTILINE)
+"""prometheus_client gives every counter this suffix, and TEI's have none."""
 
 
 class Page(Collector):
@@ -28,7 +32,7 @@ class Page(Collector):
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return TEI_COUNTER.sub(rb"\1", generate_latest(self._registry))
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: prometheus_client would look for names that occur twice, by asking for everything."""

@@ -13,11 +13,9 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol
 
 import gevent
 
@@ -25,8 +23,10 @@ from llmrs import __version__
 from llmrs.backends.base import ReplicaState, Retries
 from llmrs.batch import Batch
 from llmrs.collector import DROPS, Collector
-from llmrs.embeddings import Matrix, Vectors
+from llmrs.embeddings import Vectors
 from llmrs.errors import ServiceError
+from llmrs.server.series import Answered, Family, Histogram
+from llmrs.server.tei_metrics import TeiMetrics
 
 log = logging.getLogger("llmrs.server")
 
@@ -56,73 +56,11 @@ class Watched(Protocol):
     def retries(self) -> Retries: ...
 
 
-class Answered(Protocol):
-    """What is counted of a request that got its vectors; times in seconds."""
-
-    @property
-    def matrix(self) -> Matrix: ...
-    @property
-    def n_tokens(self) -> int: ...
-    @property
-    def truncated(self) -> int: ...
-    @property
-    def tokenize_seconds(self) -> float: ...
-    @property
-    def queue_seconds(self) -> float: ...
-    @property
-    def inference_seconds(self) -> float: ...
-
-
-class Histogram:
-    """Values counted by the first bound that they do not exceed.
-
-    Attributes:
-        total: of all values.
-    """
-
-    __slots__ = ("_bounds", "_counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-    def parts(self) -> tuple[list[float], list[int], float]:
-        """Bounds, the number of values at each, the last beyond all of them, and their total."""
-        return list(self._bounds), self._counts, self.total
-
-    def add(self, counts: Sequence[int], total: float) -> None:
-        """Add the values of another one with the same bounds."""
-        self._counts = [mine + other for mine, other in zip(self._counts, counts, strict=True)]
-        self.total += total
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Each bound with the number of values that do not exceed it; the last is +Inf."""
-        names = [*map(str, self._bounds), "+Inf"]
-        return list(zip(names, map(float, accumulate(self._counts)), strict=True))
-
-
-class Family(NamedTuple):
-    """All series of one name.
-
-    Attributes:
-        name: without the suffixes of its kind (`_total`; `_bucket`, `_sum`, `_count`).
-        members: the values of the labels, and the value.
-    """
-
-    kind: Literal["counter", "gauge", "histogram"]
-    name: str
-    text: str
-    labels: tuple[str, ...]
-    members: Iterable[tuple[tuple[str, ...], float | Histogram]]
-
-
 class Metrics:
     """All metrics of the process.
+
+    Args:
+        tei: whether to count under text-embeddings-inference's names, too.
 
     Attributes:
         in_flight: requests that the application is answering.
@@ -132,7 +70,8 @@ class Metrics:
         lost_log_lines: tells how many lines could not be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tei: bool = False) -> None:
+        self.tei = TeiMetrics() if tei else None
         self._requests: Counter[tuple[str, str]] = Counter()
         self._errors: Counter[tuple[str, str]] = Counter(dict.fromkeys(_known_errors(), 0))
         self._rejections: Counter[str] = Counter(dict.fromkeys(_known_rejections(), 0))
@@ -196,6 +135,10 @@ class Metrics:
             yield Family("histogram", f"llmrs_{name}", text, ("model",), members)
         yield from self._states()
         yield from self._replicas()
+        if self.tei is not None:
+            yield from self.tei.families(
+                self._errors, sum(each.collector.waiting_texts for each in self.watched)
+            )
 
     def _process(self) -> Iterator[Family]:
         """What is counted for all models together."""

@@ -151,6 +151,8 @@ class ServedModel:
         Raises:
             ServiceError: any of its subclasses, as API errors.
         """
+        if self._metrics.tei is not None:
+            self._metrics.tei.count_request(len(request.inputs))
         self.check_dimensions(request.dimensions, self.info.dimensions)
         if self._draining():
             raise NotReady("the server is shutting down", retry_after=1)
@@ -289,6 +291,8 @@ class ServedModel:
     def _done(self, batch: Batch, vectors: Vectors | None, error: BaseException | None) -> None:
         self.metrics.count_batch(batch, time.monotonic() - batch.started_at, vectors)
         if vectors is not None:
+            if self._metrics.tei is not None:
+                self._metrics.tei.count_batch(batch)
             self.health.note(None)
             self.collector.finish(batch, vectors)
             return

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import gevent
 import msgspec
 
-from llmrs.server.metrics import Family, Histogram
+from llmrs.server.series import Family, Histogram
 
 log = logging.getLogger("llmrs.server")
 
@@ -35,7 +35,7 @@ COMPUTING = frozenset(
         "batch_tokens",
         "batch_seconds",
     )
-)
+) | {"te_batch_next_size", "te_batch_next_tokens", "te_request_input_length"}
 """Counted by the engine, where there is one: the batches of its gateways are parts of its own."""
 
 LEAST = frozenset(
