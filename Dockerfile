@@ -44,11 +44,13 @@ RUN install --directory --owner=10001 --group=10001 /var/lib/llmrs
 COPY --from=builder /opt/llmrs /opt/llmrs
 COPY deploy/healthcheck.py /opt/llmrs/healthcheck.py
 
+# On a read-only root, shared memory is the one place where files can be made.
+#
 # Not PORT: the environment wins over a mounted /app/config.toml, whose port should hold. HOST does
 # win: the sample file's 127.0.0.1 would make the container unreachable.
 ENV PATH=/opt/llmrs/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    HF_HOME=/var/lib/llmrs \
+    TMPDIR=/dev/shm HF_HOME=/var/lib/llmrs \
     HOST=0.0.0.0 OFFLINE=true
 
 # A number, so that Kubernetes can see that it is not root. Its own folder it cannot write, either.

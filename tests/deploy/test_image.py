@@ -210,6 +210,13 @@ def test_it_runs_as_the_pod_of_the_manifests(container: Container, tmp_path: Pat
         assert ask(running, "x", Authorization="Bearer key-of-the-secret").status_code == 200
 
 
+def test_several_processes_need_no_writable_root_either(container: Container) -> None:
+    with container.serve(PORT="0", PROCESSES="2") as running:
+        assert ask(running, "x").status_code == 200
+        running.signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+
+
 def test_a_wrong_setting_ends_it_with_one_line(container: Container) -> None:
     ended = container.docker_run(PORT="none")
     assert ended.returncode != 0

@@ -58,7 +58,7 @@ def test_the_image_is_started_without_a_shell() -> None:
 def test_the_image_sets_only_what_the_program_knows() -> None:
     names = {name for line in dockerfile()["ENV"] for name in re.findall(r"(\w+)=", line)}
     assert {name for name in names if name not in VARIABLES} == {
-        "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED",
+        "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "TMPDIR",
     }  # fmt: skip
 
 
