@@ -24,6 +24,7 @@ from llmrs.options import (
     boolean,
     choice,
     integer,
+    origin,
     rate,
     seconds,
     secret,
@@ -177,6 +178,12 @@ class Config:
         "requests a second of one API key, on average; what a second gives may come at once; 0: no limit",
     )
 
+    cors_allow_origin: tuple[str, ...] = option(
+        (),
+        several(origin()),
+        "origin of the web pages that may call from a browser, or * for all; unset: none",
+    )
+
     worker_class: str = option(
         "llmrs",
         choice("llmrs", "gevent"),
@@ -306,6 +313,8 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         )
     if len(set(config.backend_url)) < len(config.backend_url):
         yield f"{given('backend_url')}: an address is given twice, remove one"
+    if "*" in config.cors_allow_origin and len(config.cors_allow_origin) > 1:
+        yield f"{given('cors_allow_origin')}: * allows all origins, give it alone"
     if config.backend_protocol != "auto" and config.uses_local_backend:
         yield (
             f"{given('backend_protocol')} contradicts {given('backend_type')} without an HTTP backend: set "

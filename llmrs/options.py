@@ -222,6 +222,11 @@ def url() -> Kind[str]:
     return replace(text("an http://, https:// or unix: address", "URL", _fit_url), mask=mask)
 
 
+def origin() -> Kind[str]:
+    """A web page's origin, spelled as browsers send it, or `*` for any."""
+    return text("an origin such as https://app.example, or *", "ORIGIN", _fit_origin)
+
+
 def address() -> Kind[str]:
     """Where to listen: an IP address, a host name, or `unix:` and the path of a socket."""
     return text("an IP address, a host name or unix:/path", "HOST", _fit_address)
@@ -242,6 +247,18 @@ def _fit_url(value: str) -> str:
     if "?" in value or "#" in value:
         raise UnfitError("expected an address without ? and #, because paths are appended to it")
     return value
+
+
+def _fit_origin(value: str) -> str:
+    """The origin in lower case and without its scheme's own port, since that is what browsers send."""
+    if value == "*":
+        return value
+    match = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value.lower())
+    if match is None:
+        raise UnfitError("expected scheme://host or scheme://host:port, without a path or a slash, or *")
+    scheme, host, port = match.groups()
+    own = {"http": ":80", "https": ":443"}.get(scheme)
+    return f"{scheme}://{host}{'' if port in (None, own) else port}"
 
 
 def _fit_address(value: str) -> str:

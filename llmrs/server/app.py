@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import falcon
+from falcon.routing import CompiledRouter
 
 from llmrs import wire
 from llmrs.backends import open_backend, open_engine_client
@@ -31,6 +32,7 @@ from llmrs.errors import (
 from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.batches import Batches
 from llmrs.server.body import CLOSE, release
+from llmrs.server.cors import Cors
 from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page, process_families
 from llmrs.server.memory import PayloadMemory
@@ -116,7 +118,10 @@ class Application:
     def _routes(
         self, registry: Registry, config: Config, keys: ApiKeys, engine: bool
     ) -> falcon.App[Any, Any]:
-        app: falcon.App[Any, Any] = falcon.App(middleware=[Envelope(keys, self.metrics, self.request_log)])
+        router = CompiledRouter()
+        cors = Cors(config.cors_allow_origin, router) if config.cors_allow_origin else None
+        envelope = Envelope(keys, self.metrics, self.request_log, cors)
+        app: falcon.App[Any, Any] = falcon.App(middleware=[envelope], router=router)
         app.req_options.strip_url_path_trailing_slash = True
         if engine:
             app.add_route(BATCH, Batches(registry.models[0]))

@@ -13,6 +13,7 @@ import falcon
 
 from llmrs.errors import MethodNotAllowed
 from llmrs.server.auth import ApiKeys
+from llmrs.server.cors import Cors
 from llmrs.server.metrics import Metrics
 from llmrs.server.requestlog import LOGGER, Line, RequestLog, now
 from llmrs.server.serving import Answer
@@ -29,10 +30,11 @@ class Envelope:
     `error` (its code) and `rejection` once there is an error.
     """
 
-    def __init__(self, keys: ApiKeys, metrics: Metrics, request_log: RequestLog) -> None:
+    def __init__(self, keys: ApiKeys, metrics: Metrics, request_log: RequestLog, cors: Cors | None) -> None:
         self._keys = keys
         self._metrics = metrics
         self._log = request_log
+        self._cors = cors
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         context = req.context
@@ -43,6 +45,8 @@ class Envelope:
         context.trace = None if parent is None else read_trace(parent, req.env.get("HTTP_TRACESTATE"))
         context.timings = ""
         context.answer = context.error = context.key_name = None
+        if self._cors is not None and self._cors.answer_preflight(req, resp):
+            return
         context.key_name = self._keys.check(req.path, req.get_header("Authorization"))
         if req.method not in falcon.COMBINED_METHODS:
             raise MethodNotAllowed("unknown HTTP method", headers={"Allow": "GET, HEAD, OPTIONS, POST"})
@@ -51,6 +55,8 @@ class Envelope:
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
         context = req.context
+        if self._cors is not None:
+            self._cors.mark(req, resp)
         resp.set_header("x-request-id", context.request_id)
         seconds = time.monotonic() - context.arrived
         total = f"total;dur={seconds * 1e3:.2f}"

@@ -99,6 +99,7 @@ class TestServe:
             "log_level": "debug",
             "log_format": "json",
             "log_requests": "0.5",
+            "cors_allow_origin": "*",
         }
         with open("keys", "w"):
             pass

@@ -20,6 +20,12 @@ TEXTS = [
     ("port", " 65535\n", 65535),
     ("request_timeout", "0.5", 0.5),
     ("request_timeout", "60", 60.0),
+    ("cors_allow_origin", "*", ("*",)),
+    (
+        "cors_allow_origin",
+        "HTTPS://App.Example:443, http://localhost:8080,http://[::1],tauri://localhost",
+        ("https://app.example", "http://localhost:8080", "http://[::1]", "tauri://localhost"),
+    ),
     ("key_rate", "0", 0.0),
     ("key_rate", "0.5", 0.5),
     ("log_requests", "1", 1.0),
@@ -57,6 +63,8 @@ def test_text(key, text, value):
     [
         *(("port", text) for text in ("-1", "65536", "3000.0", "1_000", "0x10", "٣", "", " ", "9" * 5000)),
         *(("request_timeout", text) for text in ("0", "-1", "nan", "inf", "1e3", "86401", "")),
+        *(("cors_allow_origin", text) for text in ("app.example", "https://a/", "https://a/b", "null", "")),
+        *(("cors_allow_origin", text) for text in ("https://*.example", "https://u@a", "https://a:x")),
         *(("key_rate", text) for text in ("0.001", "-1", "nan", "100001")),
         *(("offline", text) for text in ("", "2", "t", "enabled")),
         *(("batch_size", text) for text in ("0", "65537")),

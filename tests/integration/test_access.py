@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -78,3 +79,71 @@ def test_the_official_client_waits_as_it_is_told() -> None:
             for _ in range(9):
                 client.with_options(max_retries=0).embeddings.create(model="all-MiniLM-L6-v2", input="x")
         assert caught.value.code == "rate_limit_exceeded"
+
+
+SAFELISTED = {"accept", "accept-language", "content-language"}
+READABLE = {"cache-control", "content-language", "content-length", "content-type", "expires", "pragma"}
+GRANTED, METHODS = "Access-Control-Allow-Headers", "Access-Control-Allow-Methods"
+EXPOSED = "Access-Control-Expose-Headers"
+
+
+class BlockedError(Exception):
+    """The browser keeps the answer from the page."""
+
+
+def fetch(origin: str, method: str, url: str, headers: dict[str, str], data: bytes = b"") -> tuple[int, Any]:
+    """Status and readable headers that a page of `origin` gets, by the rules of the Fetch standard.
+
+    Raises:
+        BlockedError: the browser does not ask, or keeps the answer to itself.
+    """
+    unsafe = sorted(name.lower() for name in headers if name.lower() not in SAFELISTED)
+    if unsafe or method not in ("GET", "HEAD", "POST"):
+        asked = {"Origin": origin, "Access-Control-Request-Method": method, "Accept": "*/*"}
+        asked["Access-Control-Request-Headers"] = ",".join(unsafe)
+        allowed = requests.options(url, headers=asked, timeout=30)
+        granted = {name.strip().lower() for name in allowed.headers.get(GRANTED, "").split(",")}
+        methods = {name.strip() for name in allowed.headers.get(METHODS, "").split(",")}
+        if not allowed.ok or not readable(allowed, origin):
+            raise BlockedError("preflight")
+        if method not in {*methods, "GET", "HEAD", "POST"} or not set(unsafe) <= granted:
+            raise BlockedError("method or header")
+    answer = requests.request(method, url, headers={**headers, "Origin": origin}, data=data, timeout=30)
+    if not readable(answer, origin):
+        raise BlockedError("answer")
+    exposed = {name.strip().lower() for name in answer.headers[EXPOSED].split(",")} | READABLE
+    return answer.status_code, {name.lower() for name in answer.headers if name.lower() in exposed}
+
+
+def readable(answer: requests.Response, origin: str) -> bool:
+    return answer.headers.get("Access-Control-Allow-Origin") in ("*", origin)
+
+
+OPENAI_IN_A_BROWSER = {
+    "Accept": "application/json", "Content-Type": "application/json", "X-Stainless-Retry-Count": "0",
+    "X-Stainless-Timeout": "600", "X-Stainless-Lang": "js", "X-Stainless-Package-Version": "6.1.0",
+    "X-Stainless-OS": "Unknown", "X-Stainless-Arch": "unknown", "X-Stainless-Runtime": "browser:chrome",
+    "X-Stainless-Runtime-Version": "130.0.0", "User-Agent": "OpenAI/JS 6.1.0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("worker_class", ["llmrs", "gevent"])
+def test_a_page_of_an_allowed_origin_calls_as_openai_does_in_a_browser(worker_class: str) -> None:
+    page, body = "https://app.example", b'{"input": "x"}'
+    with llmrs(API_KEY="ka", KEY_RATE="3", CORS_ALLOW_ORIGIN=page, WORKER_CLASS=worker_class) as server:
+        url = f"{server.url}/v1/embeddings"
+        headers = OPENAI_IN_A_BROWSER | {"Authorization": "Bearer ka"}
+        status, seen = fetch(page, "POST", url, headers, body)
+        assert status == 200
+        assert {"x-request-id", "server-timing"} <= seen
+        assert fetch(page, "POST", url, headers | {"Authorization": "Bearer no"}, body)[0] == 401
+        assert fetch(page, "POST", url, headers, b" " * 17_000_000)[0] == 413
+        refused = [fetch(page, "POST", url, headers, body) for _ in range(12)][-1]
+        assert refused[0] == 429
+        assert {"retry-after", "retry-after-ms"} <= refused[1]
+        assert fetch(page, "GET", f"{server.url}/v1/models", {"Authorization": "Bearer ka"})[0] == 200
+        for origin, more in (("https://evil.example", {}), ("null", {}), (page, {"X-Evil": "1"})):
+            with pytest.raises(BlockedError):
+                fetch(origin, "POST", url, headers | more, body)
+        with pytest.raises(BlockedError, match="method"):
+            fetch(page, "DELETE", url, headers)
