@@ -135,8 +135,8 @@ class Config:
     payload_memory: int = option(
         PAYLOAD_MEMORY,
         integer(1, 1 << 40),
-        "most bytes that the bodies of all requests take together, the first 64 KiB of each not counted; "
-        "more are answered 503",
+        "most bytes that the bodies of all requests of a process take together, the first 64 KiB of each not "
+        "counted; more are answered 503",
     )
     request_timeout: float = option(
         60.0, seconds(0.001, 86400), "seconds until a request is answered 504, queue included"
@@ -170,12 +170,13 @@ class Config:
         "changes",
     )
     key_concurrency: int = option(
-        0, integer(0, 1_000_000), "most requests of one API key at a time; 0: no limit"
+        0, integer(0, 1_000_000), "most requests of one API key at a time, in each process; 0: no limit"
     )
     key_rate: float = option(
         0.0,
         rate(0.01, 100_000),
-        "requests a second of one API key, on average; what a second gives may come at once; 0: no limit",
+        "requests a second of one API key, on average, in each process; what a second gives may come at "
+        "once; 0: no limit",
     )
 
     cors_allow_origin: tuple[str, ...] = option(

@@ -54,10 +54,10 @@ class Application:
 
     Attributes:
         draining: whether the process has been asked to end; the server sets what to ask.
+        payload_memory: what the bodies of requests take.
 
     Args:
         engine: whether it serves other processes of this service, and not clients.
-        payload_memory: what the bodies of requests take.
     """
 
     def __init__(
