@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py pyproject.toml requirements-model.txt $(wildcard llmrs/_fast*.pyx llmrs/_fast*.hpp)
 
-.PHONY: serve test lint bench bench-check clean
+.PHONY: serve test test-nightly lint bench bench-check clean
 
 serve: .venv/installed
 	@exec $(BIN)/llmrs serve
@@ -13,6 +13,13 @@ serve: .venv/installed
 test: .venv/installed-test lint
 	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration
 	$(BIN)/pytest
+
+# What takes an hour: a million requests that no sane client sends, other ones every night, and the memory
+# after a million texts. The tests print what to set for the same requests again.
+test-nightly: .venv/installed-test
+	@command -v wrk >/dev/null || { echo "make test-nightly needs wrk: apt-get install wrk" >&2; false; }
+	FUZZ_BODIES=1000000 FUZZ_SEED=$${FUZZ_SEED:-$$(date +%F)} GROWTH_TEXTS=1000000 \
+	  $(BIN)/pytest -s tests/faults/test_fuzz.py tests/faults/test_growth.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

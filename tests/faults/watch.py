@@ -22,7 +22,7 @@ import numpy as np
 
 from tests.backends.services.vectors import vector
 from tests.processes import Server, llmrs, wait_until
-from tests.worker.client import Answer
+from tests.worker.client import Answer, ask, connect
 
 INSIDE = Path(__file__).parent / "inside"
 KEYS = {"message", "type", "param", "code"}
@@ -77,7 +77,8 @@ def error_of(answer: Answer) -> dict[str, Any]:
     assert set(error) == KEYS
     assert isinstance(error["message"], str)
     assert 0 < len(error["message"]) <= 1024
-    assert (error["type"] == "invalid_request_error") == (status < 500 and status not in (401, 408, 429))
+    mendable = status < 500 and status not in (401, 408, 429, 499)
+    assert (error["type"] == "invalid_request_error") == mendable
     if status in (401, 429) or status >= 500:
         assert "invalid_request_error" not in json.dumps(document)
     if status in (429, 503):
@@ -111,6 +112,8 @@ def watched(*arguments: str, **env: str) -> Iterator[Server]:
         given = {"PYTHONPATH": str(INSIDE), "GREENLETS_FILE": path, "WORKER_CLASS": "llmrs"} | env
         with llmrs(*arguments, **given) as server:
             server.greenlets_file = path  # type: ignore[attr-defined]
+            with connect(server, 60) as first:  # it says that it is ready just before it listens
+                ask(first, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             yield server
 
 
