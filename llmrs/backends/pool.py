@@ -1,9 +1,9 @@
 """Several backends of one model as one: batches are spread over them, and tried again elsewhere.
 
-A batch goes to the backend in service with the most room. Where it fails for a reason that another backend
-may not share (unreachable, broken off, a 5xx, busy, no answer in its part of the time, nonsense), it goes to
-another one: embedding changes nothing, so twice is as good as once. What the input is to blame for (400, 413,
-422) is final. Retries have a budget of their own, so that a general outage is not made worse.
+`roster` says who gets a batch, `trials` who is in service. Where a batch fails for a reason that another
+backend may not share (unreachable, broken off, a 5xx, busy, no answer in its part of the time, nonsense), it
+goes to another one: embedding changes nothing, so twice is as good as once. What the input is to blame for
+(400, 413, 422) is final. Retries have a budget, so that a general outage is not made worse.
 
 Two backends that had the same batch and failed end its tries: a text that crashes a backend shall not visit
 them all. They are then examined with fixed texts, and the collector splits the batch to find that text.
@@ -25,7 +25,8 @@ from llmrs.backends.budget import RetryBudget
 from llmrs.backends.connections import Broken
 from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, Failed, HttpBackend, open_address
 from llmrs.backends.replica import Replica
-from llmrs.backends.trials import TRIAL_SECONDS, Trials
+from llmrs.backends.roster import MIN_TRY, WAIT, Errand, Roster
+from llmrs.backends.trials import Trials
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
@@ -36,12 +37,6 @@ from llmrs.errors import (
     UpstreamError,
     UpstreamRejected,
 )
-
-MIN_TRY = 1.0
-"""Seconds that a try has at least, if they are left; less without an answer says nothing of the backend."""
-
-WAIT = 0.1
-"""Seconds after which a batch that waits for room looks again, because shares change by time alone."""
 
 FLIGHTS = 2
 LEAST_BUDGET = 20
@@ -90,13 +85,13 @@ class BackendPool(Backend):
         self.kind = config.backend_protocol
         self._clock = clock
         self._changed = threading.Condition()
-        self._wait = wait or self._changed.wait
         self._replicas = [Replica(backend, slots, clock, rand) for backend in backends]
         self._trials = Trials(self._replicas, self._changed, clock, self._introduce)
+        wait = wait or self._changed.wait
+        self._roster = Roster(self._replicas, self._trials, self._changed, clock, wait)
         self._budget = RetryBudget(max(LEAST_BUDGET, FLIGHTS * slots * len(backends)), clock)
         self._info = ModelInfo(config.model_name)
         self._retries = Retries()
-        self._turn = 0
         self._limits: Limits | None = None
         self._limits_until = 0.0
 
@@ -147,31 +142,31 @@ class BackendPool(Backend):
 
         An UpstreamError of two backends that failed on the batch is marked as `poison`.
         """
-        errand = _Errand(self._clock() + timeout)
+        errand = Errand(self._clock() + timeout)
         self._budget.pay_in()
         while True:
-            replica, seconds = self._take(errand)
+            replica, seconds = self._roster.take(errand)
             try:
                 vectors = replica.backend.embed(batch, timeout=seconds)
             except UpstreamRejected:
-                self._give_back(replica, replica.succeed)
+                self._note(replica, replica.succeed)
                 raise
             except QueueFull as error:
-                self._give_back(replica, partial(replica.wait, error.retry_after or BACKOFF))
+                self._note(replica, partial(replica.wait, error.retry_after or BACKOFF))
                 self._decide(errand, error)
             except (UpstreamError, DeadlineExceeded) as error:
-                # Without an answer in so little time, nothing is known about the backend.
-                counts = seconds >= MIN_TRY or isinstance(error, UpstreamError)
-                self._give_back(replica, partial(replica.fail, error.message, counts=counts))
+                # Too late in so little time says nothing about the backend.
+                counts = seconds >= MIN_TRY or not _was_late(error)
+                self._note(replica, partial(replica.fail, error.message, counts=counts))
                 errand.failed.append(replica)
                 if _had_the_batch(error):
                     errand.blamed.append(replica)
                 self._decide(errand, error)
             except BaseException:
-                self._give_back(replica, None)
+                self._note(replica, None)
                 raise
             else:
-                self._give_back(replica, replica.succeed)
+                self._note(replica, replica.succeed)
                 self._trials.settle()
                 return vectors
 
@@ -180,7 +175,7 @@ class BackendPool(Backend):
         for replica in self._replicas:
             self._trials.tend(replica)
         if not any(replica.in_service for replica in self._replicas):
-            raise self._nobody()
+            raise self._roster.nobody()
 
     def close(self) -> None:
         for replica in self._replicas:
@@ -190,84 +185,23 @@ class BackendPool(Backend):
         """The pool's model is this backend's."""
         self._info, self.kind = backend.info, backend.kind
 
-    # -- choosing ---------------------------------------------------------------------------------
+    def _note(self, replica: Replica, note: Callable[[], None] | None) -> None:
+        """A try has ended; its share may be another one now."""
+        self._roster.give_back(replica, note)
+        self._limits = None
 
-    def _take(self, errand: _Errand) -> tuple[Replica, float]:
-        """A place in a backend for a batch, and the seconds it has there."""
-        while True:
-            with self._changed:
-                found = self._find(errand)
-            if found is not None:
-                return found
-            if errand.error is not None:
-                raise errand.error
-            if not self._recover(errand.deadline):
-                raise self._nobody()
-
-    def _find(self, errand: _Errand) -> tuple[Replica, float] | None:
-        """Wait for a place; None where no backend in service is left that did not fail on the batch."""
-        while candidates := self._candidates(errand):
-            left = errand.deadline - self._clock()
-            free = [replica for replica in candidates if replica.running < replica.share]
-            if free and left > 0:
-                replica = min(free, key=self._load)
-                replica.running += 1
-                replica.tries += 1
-                self._turn = self._replicas.index(replica) + 1
-                tries = min(TRIES - errand.tries, len(candidates))
-                return replica, max(left / tries, min(left, MIN_TRY))
-            pause = min(replica.pause for replica in candidates)
-            if pause >= left > 0:
-                raise QueueFull("the backends are busy", retry_after=pause)
-            if left <= 0:
-                raise errand.error or DeadlineExceeded("no backend was free in time")
-            self._wait(min(WAIT, left))
-        return None
-
-    def _candidates(self, errand: _Errand) -> list[Replica]:
-        return [r for r in self._replicas if r.in_service and r not in errand.failed]
-
-    def _load(self, replica: Replica) -> tuple[float, int]:
-        """How full it is, then how long ago it had its turn."""
-        position = self._replicas.index(replica)
-        return replica.running / replica.share, (position - self._turn) % len(self._replicas)
-
-    def _recover(self, deadline: float) -> bool:
-        """With none in service: hold a trial that is due, or wait for one; False if there is none."""
-        with self._changed:
-            left = deadline - self._clock()
-            due = next((r for r in self._replicas if r.breaker.begin_trial()), None) if left > 0 else None
-            if due is None:
-                on_trial = any(r.breaker.state == "half-open" for r in self._replicas)
-                if on_trial and left > 0:
-                    self._wait(min(WAIT, left))
-                return left > 0 and (on_trial or any(r.in_service for r in self._replicas))
-        self._trials.try_out(due, min(left, TRIAL_SECONDS))
-        return True
-
-    def _nobody(self) -> UpstreamError:
-        reasons = [r.reason or "they serve other models" for r in self._replicas if not r.in_service]
-        return UpstreamError(f"none of the {len(self._replicas)} backends can be used: {reasons[0]}")
-
-    # -- after a try ------------------------------------------------------------------------------
-
-    def _give_back(self, replica: Replica, note: Callable[[], None] | None) -> None:
-        """Free a place, and note how it went."""
-        with self._changed:
-            replica.running -= 1
-            if note is not None:
-                note()
-            self._limits = None
-            self._changed.notify()
-
-    def _decide(self, errand: _Errand, error: UpstreamError | QueueFull | DeadlineExceeded) -> None:
+    def _decide(self, errand: Errand, error: UpstreamError | QueueFull | DeadlineExceeded) -> None:
         """Raise what a batch that failed is answered, unless it may be tried again."""
         errand.tries += 1
         errand.error = error
         with self._changed:
             if len(errand.blamed) == 2:
                 raise self._suspect(errand, error)
-            if errand.tries == TRIES or not self._candidates(errand) or self._clock() >= errand.deadline:
+            if (
+                errand.tries == TRIES
+                or not self._roster.candidates(errand)
+                or self._clock() >= errand.deadline
+            ):
                 raise error
             sent, denied = self._retries
             if not self._budget.take():
@@ -275,7 +209,7 @@ class BackendPool(Backend):
                 raise error
             self._retries = Retries(sent + 1, denied)
 
-    def _suspect(self, errand: _Errand, error: ServiceError) -> ServiceError:
+    def _suspect(self, errand: Errand, error: ServiceError) -> ServiceError:
         """Two backends failed on the same batch: it may be to blame, or both are."""
         for replica in errand.blamed:
             replica.breaker.halve_failure()
@@ -285,19 +219,11 @@ class BackendPool(Backend):
         return error
 
 
-class _Errand:
-    """A batch on its way: what it met so far."""
-
-    __slots__ = ("blamed", "deadline", "error", "failed", "tries")
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.tries = 0
-        self.failed: list[Replica] = []
-        self.blamed: list[Replica] = []
-        self.error: ServiceError | None = None
-
-
 def _had_the_batch(error: ServiceError) -> bool:
     """Whether a backend failed with the batch in its hands. 503 and 504 say "not now", not "not this"."""
     return isinstance(error, Broken) or (isinstance(error, Failed) and error.answered not in (503, 504))
+
+
+def _was_late(error: ServiceError) -> bool:
+    """Whether the time of a try was over, here or, told of it, in the backend."""
+    return isinstance(error, DeadlineExceeded) or (isinstance(error, Failed) and error.answered == 504)

@@ -18,8 +18,9 @@ from llmrs.backends.breaker import FAILURES
 from llmrs.backends.connections import Broken
 from llmrs.backends.fingerprint import TEXTS
 from llmrs.backends.http import Failed, Unanswered
-from llmrs.backends.pool import LEAST_BUDGET, WAIT, BackendPool, open_http
+from llmrs.backends.pool import LEAST_BUDGET, BackendPool, open_http
 from llmrs.backends.replica import RAMP_SECONDS, RECHECK_SECONDS
+from llmrs.backends.roster import WAIT
 from llmrs.backends.trials import FRESH_SECONDS, PROVE_SECONDS
 from llmrs.config import Config
 from llmrs.embeddings import Limits, ModelInfo, Prepared, Vectors
@@ -358,6 +359,16 @@ def test_too_little_time_says_nothing_about_a_backend(two):
         peer.behave = slow
     for _ in range(4 * FAILURES):
         with pytest.raises(DeadlineExceeded):
+            two.embed(timeout=0.5)
+    assert two.states == "uu"
+
+
+def test_a_504_says_no_more(two):
+    """Another llmrs gives up when the time it was told is over."""
+    for peer in two.peers:
+        peer.behave = failing(504)
+    for _ in range(4 * FAILURES):
+        with pytest.raises(Failed):
             two.embed(timeout=0.5)
     assert two.states == "uu"
 

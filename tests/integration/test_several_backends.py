@@ -286,3 +286,17 @@ def test_a_text_that_backends_fail_on_costs_only_its_sender() -> None:
                 clients.more(20)
                 assert states(server) == ["up", "up"]
         assert clients.outcomes.keys() == {200}, "neighbours of the same batch included"
+
+
+def test_one_model_in_two_precisions_is_one_model(server: Server) -> None:
+    """The service's own engines as backends, one of them in bfloat16 where the CPU has it."""
+    with (
+        llmrs(DTYPE="f32") as exact,
+        gateway(server.url, exact.url) as front,
+    ):
+        assert states(front) == ["up", "up"]
+        answers = [embed(front, f"number {turn}") for turn in range(6)]
+        assert {answer.status_code for answer in answers} == {200}
+        page = requests.get(f"{front.url}/metrics", timeout=10).text
+        for url in (server.url, exact.url):
+            assert f'llmrs_replica_tries_total{{model="all-MiniLM-L6-v2",url="{url}"}} 3.0' in page
