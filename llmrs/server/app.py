@@ -221,5 +221,6 @@ def _answer_falcon_error(req: falcon.Request, resp: falcon.Response, error: Exce
 
 
 def _answer_bug(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
-    log.error("unexpected error while answering %s %s", req.method, req.path, exc_info=error)
+    # The template and not the path, which is the caller's to choose.
+    log.error("unexpected error while answering %s", req.uri_template or "an unknown path", exc_info=error)
     _answer_error(req, resp, InternalError("the server made a mistake; its log has the details"), params)
