@@ -212,6 +212,11 @@ class Config:
     log_requests: float = option(
         0.0, share(), "share of the requests that get a log line; above 0, those answered 5xx always do"
     )
+    tracing: str = option(
+        "off",
+        choice("off", "otel"),
+        "otel: spans for OpenTelemetry, configured by the OTEL_* variables; needs the extra otel",
+    )
 
     sources: Mapping[str, str] = field(
         default_factory=lambda: dict.fromkeys(BY_NAME, "default"), compare=False

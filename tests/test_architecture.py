@@ -58,6 +58,7 @@ WRAPPED = {
     "urllib3": {"backends": 1},
     "httptools": {"server": 1, "backends": 1},  # Of what clients send, and of what backends answer.
     "prometheus_client": {"server": 1},
+    "opentelemetry": {"server": 1},
     "falcon": {"server": None},
     "gevent": {"server": None},
     "gunicorn": {"server": None},
@@ -75,6 +76,7 @@ HEAVY = (
     "safetensors",
     "huggingface_hub",
     "prometheus_client",
+    "opentelemetry",
 )
 
 

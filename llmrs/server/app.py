@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import falcon
 from falcon.routing import CompiledRouter
@@ -21,6 +21,7 @@ from llmrs.backends.base import Backend
 from llmrs.backends.frames import BATCH
 from llmrs.config import Config, load
 from llmrs.errors import (
+    ConfigError,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -46,6 +47,9 @@ from llmrs.server.series import Family
 from llmrs.server.serving import ServedModel
 from llmrs.server.snapshots import Snapshots
 
+if TYPE_CHECKING:
+    from llmrs.server.tracing import Tracing
+
 log = logging.getLogger("llmrs.server")
 
 
@@ -66,6 +70,7 @@ class Application:
         self.draining: Callable[[], bool] = lambda: False
         self.metrics = Metrics(tei=config.tei_metrics)
         self.request_log = RequestLog(config.log_requests, json=config.log_format == "json")
+        self._tracing = _open_tracing(config)
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
         self.models = [
@@ -114,13 +119,15 @@ class Application:
         self._tokenizing.close()
         self._writing.close()
         self.metrics.close()
+        if self._tracing is not None:
+            self._tracing.close()
 
     def _routes(
         self, registry: Registry, config: Config, keys: ApiKeys, engine: bool
     ) -> falcon.App[Any, Any]:
         router = CompiledRouter()
         cors = Cors(config.cors_allow_origin, router) if config.cors_allow_origin else None
-        envelope = Envelope(keys, self.metrics, self.request_log, cors)
+        envelope = Envelope(keys, self.metrics, self.request_log, cors, self._tracing)
         app: falcon.App[Any, Any] = falcon.App(middleware=[envelope], router=router)
         app.req_options.strip_url_path_trailing_slash = True
         if engine:
@@ -152,6 +159,24 @@ class Application:
         app.add_route("/embed", embed)
         app.add_route("/v1/models", models)
         app.add_route("/v1/models/{name:path}", models, suffix="one")
+
+
+def _open_tracing(config: Config) -> Tracing | None:
+    """What makes spans, if it is asked for.
+
+    Raises:
+        ConfigError: its packages are not installed.
+    """
+    if config.tracing == "off":
+        return None
+    try:
+        from llmrs.server.tracing import Tracing
+    except ImportError as error:
+        raise ConfigError(
+            f"tracing = {config.shown('tracing')} ({config.sources['tracing']}) needs OpenTelemetry, which "
+            f"cannot be loaded ({error}): pip install 'llmrs[otel]'"
+        ) from None
+    return Tracing()
 
 
 def create_app(backends: Sequence[Backend], config: Config, keys: ApiKeys | None = None) -> Application:

@@ -8,16 +8,24 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import falcon
 
 from llmrs.errors import MethodNotAllowed
-from llmrs.server.auth import ApiKeys
+from llmrs.server.auth import OPEN_PATHS, ApiKeys
 from llmrs.server.cors import Cors
 from llmrs.server.metrics import Metrics
 from llmrs.server.requestlog import LOGGER, Line, RequestLog, now
 from llmrs.server.serving import Answer
 from llmrs.server.tracecontext import read_trace
+
+if TYPE_CHECKING:
+    from llmrs.server.tracing import Tracing
+
+UNTRACED = OPEN_PATHS | {"/metrics"}
+"""Asked all day by machines: spans of them would bury the others."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -26,15 +34,24 @@ class Envelope:
     """Begins and ends every request.
 
     What it and the routes find out is in the request's context: `arrived` (a reading of
-    time.monotonic()), `request_id`, `trace`, `key_name`; `answer` and `timings` once there are vectors;
-    `error` (its code) and `rejection` once there is an error.
+    time.monotonic()), `request_id`, `trace`, `span`, `key_name`; `answer` and `timings` once there are
+    vectors, `encoding` (when it began, seconds) once they are written; `error` (its code) and
+    `rejection` once there is an error.
     """
 
-    def __init__(self, keys: ApiKeys, metrics: Metrics, request_log: RequestLog, cors: Cors | None) -> None:
+    def __init__(
+        self,
+        keys: ApiKeys,
+        metrics: Metrics,
+        request_log: RequestLog,
+        cors: Cors | None,
+        tracing: Tracing | None,
+    ) -> None:
         self._keys = keys
         self._metrics = metrics
         self._log = request_log
         self._cors = cors
+        self._tracing = tracing
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         context = req.context
@@ -44,9 +61,11 @@ class Envelope:
         parent = req.env.get("HTTP_TRACEPARENT")
         context.trace = None if parent is None else read_trace(parent, req.env.get("HTTP_TRACESTATE"))
         context.timings = ""
-        context.answer = context.error = context.key_name = None
+        context.answer = context.encoding = context.error = context.key_name = context.span = None
         if self._cors is not None and self._cors.answer_preflight(req, resp):
             return
+        if self._tracing is not None and req.path.rstrip("/") not in UNTRACED:
+            context.span, context.trace = self._tracing.begin(req.method, context.trace)
         context.key_name = self._keys.check(req.path, req.get_header("Authorization"))
         if req.method not in falcon.COMBINED_METHODS:
             raise MethodNotAllowed("unknown HTTP method", headers={"Allow": "GET, HEAD, OPTIONS, POST"})
@@ -68,8 +87,16 @@ class Envelope:
             self._metrics.tei.count_answer(context.answer, seconds)
         if context.error is not None:
             self._metrics.count_error(status, context.error, context.rejection)
-        if self._log.wants(status):
-            self._log.write(_line(req, resp, status, seconds))
+        logged = self._log.wants(status)
+        traced = context.span is not None and context.span.is_recording()
+        if logged or traced:
+            self._tell(_line(req, resp, status, seconds), context, logged, traced)
+
+    def _tell(self, line: Line, context: Any, logged: bool, traced: bool) -> None:
+        if logged:
+            self._log.write(line)
+        if traced and self._tracing is not None:
+            self._tracing.end(context.span, line, context.arrived, _stages(context))
 
 
 def _line(req: falcon.Request, resp: falcon.Response, status: str, seconds: float) -> Line:
@@ -100,3 +127,19 @@ def _line(req: falcon.Request, resp: falcon.Response, status: str, seconds: floa
     if context.trace is not None:
         line.trace_id, line.span_id = context.trace.trace_id, context.trace.span_id
     return line
+
+
+def _stages(context: Any) -> Iterator[tuple[str, float, float]]:
+    """The parts of a request that took time: name, beginning, seconds."""
+    answer: Answer | None = context.answer
+    if answer is not None:
+        at = answer.began
+        for name, seconds in (
+            ("tokenize", answer.tokenize_seconds),
+            ("queue", answer.queue_seconds),
+            ("inference", answer.inference_seconds),
+        ):
+            yield name, at, seconds
+            at += seconds
+    if context.encoding is not None:
+        yield "encode", *context.encoding

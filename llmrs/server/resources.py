@@ -95,12 +95,18 @@ class _EmbeddingRoute:
         return model, answer
 
     def _write(
-        self, model: ServedModel, write: Callable[[], bytes], numbers: int, base64: bool = False
+        self,
+        req: falcon.Request,
+        model: ServedModel,
+        write: Callable[[], bytes],
+        numbers: int,
+        base64: bool = False,
     ) -> bytes:
         seconds = numbers * (SECONDS_PER_BASE64_NUMBER if base64 else SECONDS_PER_NUMBER)
         began = time.monotonic()
         body = write() if seconds < INLINE_WRITE_SECONDS else self._writing.run(write)
-        model.metrics.count_encoding(time.monotonic() - began)
+        req.context.encoding = began, time.monotonic() - began
+        model.metrics.count_encoding(req.context.encoding[1])
         return body
 
     def _normalize(self, asked: bool | None) -> bool:
@@ -122,7 +128,7 @@ class OpenAIEmbeddings(_EmbeddingRoute):
             model=model.name,
             n_tokens=answer.n_tokens,
         )
-        resp.data = self._write(model, write, answer.matrix.size, request.base64)
+        resp.data = self._write(req, model, write, answer.matrix.size, request.base64)
 
 
 class Embed(_EmbeddingRoute):
@@ -143,7 +149,7 @@ class Embed(_EmbeddingRoute):
             dimensions=request.dimensions,
             normalize=self._normalize(request.normalize),
         )
-        resp.data = self._write(model, write, answer.matrix.size)
+        resp.data = self._write(req, model, write, answer.matrix.size)
 
 
 class Models:

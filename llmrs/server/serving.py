@@ -49,7 +49,8 @@ class Answer(NamedTuple):
     """The vectors of one request and what the response says about them.
 
     `matrix` is float32 [inputs, width of the model], not cut and not normalized yet; times are in
-    seconds; `batch_texts` is how many texts the largest batch had that it had a share in.
+    seconds; `batch_texts` is how many texts the largest batch had that it had a share in, and
+    `began` the reading of time.monotonic() when it began to be tokenized.
     """
 
     matrix: Matrix
@@ -59,6 +60,7 @@ class Answer(NamedTuple):
     queue_seconds: float
     inference_seconds: float
     batch_texts: int
+    began: float
 
 
 class ServedModel:
@@ -182,6 +184,7 @@ class ServedModel:
             group.started_at - group.queued_at,
             group.finished_at - group.started_at,
             group.batch_texts,
+            began,
         )
         self.metrics.count_answer(answer)
         return answer

@@ -100,6 +100,7 @@ class TestServe:
             "log_format": "json",
             "log_requests": "0.5",
             "cors_allow_origin": "*",
+            "tracing": "otel",
         }
         with open("keys", "w"):
             pass
