@@ -177,7 +177,7 @@ def test_every_backend_protocol_is_listed(readme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [*READMES, "CONTRIBUTING.md", "docs/performance.md", "docs/operations.md"]
+    "document", [*READMES, "CONTRIBUTING.md", "SECURITY.md", "docs/performance.md", "docs/operations.md"]
 )
 def test_links_and_paths_lead_somewhere(document: str) -> None:
     body = text(document)
