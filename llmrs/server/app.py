@@ -214,7 +214,9 @@ def _create(config: Config) -> Application:
     """The application for this process's role, see `processes`."""
     if room.role == "engine":
         # The gateways have queues of their own, which are bounded; what they send is not refused.
-        unbounded = replace(config, queue_capacity=1_000_000, queue_seconds=86400.0, log_requests=0.0)
+        unbounded = replace(
+            config, queue_capacity=1_000_000, queue_seconds=86400.0, log_requests=0.0, tracing="off"
+        )
         return Application([open_backend(config)], unbounded, ApiKeys(()), engine=True)
     opened = open_engine_client(config, room.address) if room.role == "gateway" else open_backend(config)
     return create_app([opened], config, load_keys(config))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
@@ -33,6 +34,9 @@ is still to come. Reading more only to drop it costs more than a new connection.
 
 BODY_BYTES_PER_SECOND = 1000
 """The slowest pace at which a body may come."""
+
+REFUSED: Counter[int] = Counter()
+"""Answers by status that no application has seen: to bytes that are no request, or come too slowly."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -223,6 +227,7 @@ class Connection(Channel):
     def _refuse(self, error: ServiceError) -> None:
         """Answer in the form of every other error, and end the connection."""
         log.debug("a request was refused: %d, %s", error.status, error)
+        REFUSED[error.status] += 1
         request = Request({}, "", "HTTP/1.1")
         request.keep_alive = False
         response = Response(request, self.send)

@@ -14,7 +14,7 @@ import logging
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import gevent
@@ -65,6 +65,7 @@ class Metrics:
     Attributes:
         in_flight: requests that the application is answering.
         connections: tells how many client connections are open; None where that is not known.
+        refused: tells how many answers, by status, went to what was no acceptable request.
         ready: tells whether the process takes requests.
         payload_bytes: tells how many bytes the bodies of requests take.
         lost_log_lines: tells how many lines could not be written.
@@ -83,6 +84,7 @@ class Metrics:
         self.watched: Sequence[Watched] = ()
         self.in_flight = 0
         self.connections: Callable[[], int] | None = None
+        self.refused: Callable[[], Mapping[int, int]] = dict
         self.ready: Callable[[], bool] = lambda: False
         self.payload_bytes: Callable[[], int] = lambda: 0
         self.lost_log_lines: Callable[[], int] = lambda: 0
@@ -154,6 +156,9 @@ class Metrics:
         )
         text = "Requests turned away before any work was done for them."
         yield Family("counter", "llmrs_rejected_requests", text, ("reason",), labelled(self._rejections))
+        text = "Answers to what was no acceptable HTTP request, or came too slowly."
+        refused = [((str(status),), count) for status, count in self.refused().items()]
+        yield Family("counter", "llmrs_refused_requests", text, ("status",), refused)
         text = "Answered requests by the name of their API key."
         yield Family("counter", "llmrs_key_requests", text, ("key",), labelled(self._keys))
         text = "From a request's head to its answer."

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import sys
+from collections.abc import Mapping
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -122,6 +123,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def connections(self) -> int:
         """How many client connections are open."""
         return len(self._channels)
+
+    def refused(self) -> Mapping[int, int]:
+        """Answers, by status, to what was no acceptable request."""
+        from llmrs.server.connection import REFUSED
+
+        return REFUSED
 
     # -- connections --------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,9 @@ def scrapes() -> Iterator[tuple[Scrape, Scrape]]:
         body: Any = {"input": ["a", "b c"]}
         assert requests.post(f"{server.url}/v1/embeddings", json=body, timeout=30).status_code == 200
         assert requests.post(f"{server.url}/embed", json={"texts": 3}, timeout=30).status_code == 400
+        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+            connection.sendall(b"\x16\x03\x01\x00\xa5\r\n\r\n")  # TLS
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
         yield before, get(server.url)
 
 
@@ -105,6 +109,11 @@ def test_every_label_exists(scrapes: tuple[Scrape, Scrape]) -> None:
             # Keys have names only where they are configured.
             assert {label.strip() for label in labels.split(",")} <= known | {"key"}, query
     assert checked > 50
+
+
+def test_what_is_no_request_is_counted(scrapes: tuple[Scrape, Scrape]) -> None:
+    _, after = scrapes
+    assert after.values("llmrs_refused_requests_total", "status") == {"400"}
 
 
 def test_every_panel_has_a_query_and_a_place_of_its_own() -> None:
