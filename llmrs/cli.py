@@ -58,6 +58,9 @@ def check_config(arguments: argparse.Namespace) -> int:
         return 0
     config = configuration(arguments)
     rows = [(option.name, config.shown(option.name), config.sources[option.name]) for option in OPTIONS]
+    for number, model in enumerate(config.models, 1):
+        own = [key for key, source in model.sources.items() if source != config.sources[key]]
+        rows += [(f"models.{number}.{key}", model.shown(key), model.sources[key]) for key in own]
     _print(_table([("key", "value", "source"), *rows]))
     for warning in config.warnings:
         print("llmrs: warning:", warning, file=sys.stderr)
@@ -67,19 +70,8 @@ def check_config(arguments: argparse.Namespace) -> int:
 def models(arguments: argparse.Namespace) -> int:
     """Print what the configuration would serve."""
     config = configuration(arguments)
-    from llmrs.backends import open_backend
-
-    backend = open_backend(config)
-    try:
-        backend.check(timeout=config.request_timeout)
-        info, replicas = backend.info, backend.replicas
-    finally:
-        backend.close()
-    titles = ["name", "folder or address", "dimensions", "max tokens"]
-    what = (config.model_name or info.name, info.dimensions, info.max_input_tokens)
-    name, *numbers = ("unknown" if cell is None else str(cell) for cell in what)
-    rows = [[name, replica.url, *numbers, replica.reason or replica.state] for replica in replicas]
-    _print(_table([[*titles, "state"], *rows] if rows else [titles, [name, _place(config), *numbers]]))
+    titles = ("name", "folder or address", "dimensions", "max tokens", "state")
+    _print(_table([titles, *(row for model in config.served for row in _describe(model))]))
     return 0
 
 
@@ -150,6 +142,23 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "bench": bench,
 }
 """What runs each command, and gives its exit code."""
+
+
+def _describe(config: Config) -> list[tuple[str, ...]]:
+    """What a model is and how it is, a line for each of its places."""
+    from llmrs.backends import open_backend
+
+    backend = open_backend(config)
+    try:
+        backend.check(timeout=config.request_timeout)
+        info, replicas = backend.info, backend.replicas
+    finally:
+        backend.close()
+    what = (config.model_name or info.name, info.dimensions, info.max_input_tokens)
+    name, *numbers = ("unknown" if cell is None else str(cell) for cell in what)
+    if not replicas:
+        return [(name, _place(config), *numbers, "up")]
+    return [(name, replica.url, *numbers, replica.reason or replica.state) for replica in replicas]
 
 
 def _place(config: Config) -> str:

@@ -12,9 +12,9 @@ than were written is worse than one that does not run. Nothing is read at import
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from llmrs.errors import ConfigError
 from llmrs.options import (
@@ -33,7 +33,7 @@ from llmrs.options import (
     text,
     url,
 )
-from llmrs.sources import Rank, Setting, gather
+from llmrs.sources import Rank, Setting, file_name, gather
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -48,10 +48,17 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """PyTorch's names of the dtypes."""
 
 
-def option(default: D, kind: Kind[T], meaning: str) -> D | T:
+def option(default: D, kind: Kind[T], meaning: str, *, per_model: bool = False) -> D | T:
     """One row of the table. Typed as the value it stands for, as dataclass fields are."""
-    row: Any = field(default=default, metadata={"kind": kind, "meaning": meaning})
+    row: Any = field(default=default, metadata={"kind": kind, "meaning": meaning, "per_model": per_model})
     return row  # type: ignore[no-any-return]
+
+
+class Origin(NamedTuple):
+    """What a configuration was loaded with: flags by key, and the file that was named."""
+
+    flags: Mapping[str, str]
+    path: str | None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -64,6 +71,8 @@ class Config:
         sources: where each value comes from, by key: `default`, the configuration file's path,
             `environment PORT` or `command line --port`.
         warnings: what is legal but has no effect, a sentence each.
+        models: one for each [[models]] table, its keys in place of the flat ones; empty without tables.
+        origin: what `load` was given.
     """
 
     host: str = option("127.0.0.1", address(), "address to listen on, or unix:/path")
@@ -76,20 +85,23 @@ class Config:
         ),
         "what computes vectors: local (also written candle), proxy (an HTTP backend), or the name of an "
         "entry point in the group llmrs.backends; auto is proxy if backend_url is set, else local",
+        per_model=True,
     )
     backend_url: tuple[str, ...] = option(
         (),
         several(url()),
         "address of the HTTP backend, or addresses of several that serve the same model; unset with "
         f"backend_type proxy: {DEFAULT_BACKEND_URL}",
+        per_model=True,
     )
     backend_protocol: str = option(
         "auto",
         choice("auto", "embed", "openai", "tei", "ollama"),
         "what the HTTP backend speaks; auto finds out",
+        per_model=True,
     )
     backend_api_key: str | None = option(
-        None, secret("a key of visible ASCII characters"), "bearer token for the HTTP backend"
+        None, secret("a key of visible ASCII characters"), "bearer token for the HTTP backend", per_model=True
     )
 
     model_name: str | None = option(
@@ -97,36 +109,47 @@ class Config:
         text("a name", "NAME"),
         "name to serve the model under, and to ask an HTTP backend for; unset: the last part of the "
         "model's path, or the name the backend gives",
+        per_model=True,
     )
-    model_aliases: tuple[str, ...] = option((), several(text("a name", "NAME")), "more names for the model")
+    model_aliases: tuple[str, ...] = option(
+        (), several(text("a name", "NAME")), "more names for the model", per_model=True
+    )
     model_path: str = option(
         "sentence-transformers/all-MiniLM-L6-v2",
         text("a folder or a model id", "MODEL"),
         "local model: a folder in the sentence-transformers layout, or a Hugging Face model id",
+        per_model=True,
     )
     offline: bool = option(False, boolean(), "never download a model")
     dtype: str = option(
         "auto",
         choice("auto", "f32", "bf16", "f16", aliases=DTYPES),
         "local arithmetic; auto: what suits the CPU",
+        per_model=True,
     )
     inference_threads: int = option(
-        0, integer(0, 1024), "threads computing the local model; 0: all usable cores"
+        0, integer(0, 1024), "threads computing the local model; 0: all usable cores", per_model=True
     )
-    normalize_embeddings: bool = option(True, boolean(), "scale vectors to length 1")
+    normalize_embeddings: bool = option(True, boolean(), "scale vectors to length 1", per_model=True)
 
-    batch_size: int = option(32, integer(1, 65536), "most texts in one backend batch")
-    max_batch_tokens: int = option(16384, integer(1, 1 << 30), "most tokens in one backend batch")
+    batch_size: int = option(32, integer(1, 65536), "most texts in one backend batch", per_model=True)
+    max_batch_tokens: int = option(
+        16384, integer(1, 1 << 30), "most tokens in one backend batch", per_model=True
+    )
     workers: int | None = option(
         None,
         integer(1, 1024),
         "batches in flight, for each HTTP backend; unset: by model and cores, 4 HTTP",
+        per_model=True,
     )
-    queue_capacity: int = option(100, integer(1, 1_000_000), "most requests waiting; more are answered 429")
+    queue_capacity: int = option(
+        100, integer(1, 1_000_000), "most requests waiting; more are answered 429", per_model=True
+    )
     queue_seconds: float = option(
         30.0,
         seconds(0.001, 86400),
         "most seconds a request may be predicted to wait; where it is more, the answer is 429 at once",
+        per_model=True,
     )
 
     max_client_batch_size: int = option(2048, integer(1, 1_000_000), "most inputs in one request")
@@ -146,18 +169,23 @@ class Config:
         seconds(0, 86400),
         "seconds after which a local model's computing hangs: the server is not ready, and ends for its "
         "supervisor 10 seconds later; 0: never",
+        per_model=True,
     )
     token_ids: str = option(
         "auto",
         choice("auto", "native", "cl100k", "reject"),
         "how token ids are read: native as the model's own, cl100k as OpenAI's, reject answers 400; auto: "
         "cl100k where its vocabulary can be loaded, else reject, and as they are for openai backends",
+        per_model=True,
     )
     empty_input: str = option(
         "accept", choice("accept", "reject"), "whether an empty text is embedded or 400"
     )
     allow_any_dimensions: bool = option(
-        False, boolean(), "let requests shorten vectors of models that declare no sizes for it"
+        False,
+        boolean(),
+        "let requests shorten vectors of models that declare no sizes for it",
+        per_model=True,
     )
 
     api_key: tuple[str, ...] = option(
@@ -185,6 +213,16 @@ class Config:
         "origin of the web pages that may call from a browser, or * for all; unset: none",
     )
 
+    watch_config: bool = option(
+        True,
+        boolean(),
+        "look at the configuration file, and switch models when it changes; other keys need a restart",
+    )
+    admin_key: str | None = option(
+        None,
+        secret("a key of visible ASCII characters"),
+        "key for POST /admin/reload, which reads the configuration again; unset: there is no such path",
+    )
     worker_class: str = option(
         "llmrs",
         choice("llmrs", "gevent"),
@@ -222,6 +260,22 @@ class Config:
         default_factory=lambda: dict.fromkeys(BY_NAME, "default"), compare=False
     )
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    models: tuple[Config, ...] = ()
+    origin: Origin = field(default_factory=lambda: Origin({}, None), compare=False)
+
+    @property
+    def served(self) -> tuple[Config, ...]:
+        """One configuration for each model that is served, the default one first."""
+        return self.models or (self,)
+
+    @property
+    def file(self) -> str:
+        """The configuration file, whether it exists or not."""
+        return file_name(self.origin.path, os.environ)
+
+    def reread(self) -> Config:
+        """What `load` would give now. Raises ConfigError."""
+        return load(self.origin.flags, path=self.origin.path)
 
     @property
     def uses_http_backend(self) -> bool:
@@ -241,7 +295,7 @@ class Config:
     @property
     def has_engine_process(self) -> bool:
         """Whether a process of its own computes, for several that answer HTTP."""
-        return self.processes > 1 and not self.uses_http_backend
+        return self.processes > 1 and not all(model.uses_http_backend for model in self.served)
 
     @property
     def bind(self) -> str:
@@ -281,7 +335,21 @@ def load(
     Raises:
         ConfigError: one line with the key, its value (secrets masked), its source and the remedy.
     """
-    settings = gather(OPTIONS, argv_overrides or {}, os.environ if environ is None else environ, path)
+    flags = argv_overrides or {}
+    settings, tables = gather(OPTIONS, flags, os.environ if environ is None else environ, path)
+    config = _config(settings)
+    models = tuple(_config(settings | table) for table in tables)
+    for contradiction in _contradictory_models(config, settings, models):
+        raise ConfigError(contradiction)
+    warnings = [warning for model in models or (config,) for warning in _ineffective(model)]
+    return replace(
+        config, models=models, warnings=tuple(dict.fromkeys(warnings)), origin=Origin(dict(flags), path)
+    )
+
+
+def _config(settings: dict[str, Setting]) -> Config:
+    """The configuration that settings make, for one model."""
+    settings = dict(settings)
     if settings["backend_type"].value == "proxy" and not settings["backend_url"].value:
         settings["backend_url"] = Setting((DEFAULT_BACKEND_URL,), "default of proxy", Rank.DEFAULT)
     limit, memory = settings["payload_limit"], settings["payload_memory"]
@@ -291,7 +359,7 @@ def load(
     config = Config(**values, sources={key: setting.source for key, setting in settings.items()})
     for contradiction in _contradictions(config, settings):
         raise ConfigError(contradiction)
-    return replace(config, warnings=tuple(_ineffective(config)))
+    return config
 
 
 def reference_table() -> str:
@@ -340,6 +408,31 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{given('api_key_file')}: {reason}"
 
 
+IDENTITY = ("backend_type", "backend_url", "backend_protocol", "model_name", "model_aliases", "model_path")
+"""What says which model is meant, and so cannot be said for several at once."""
+
+
+def _contradictory_models(
+    config: Config, settings: Mapping[str, Setting], models: Sequence[Config]
+) -> Iterator[str]:
+    """What the [[models]] tables cannot mean, a line each."""
+    if not models:
+        return
+    for key in IDENTITY:
+        if settings[key].rank > Rank.DEFAULT:
+            source = config.sources[key]
+            yield f"{key} = {config.shown(key)} ({source}) contradicts [[models]]: write it into one of them"
+    if len(models) > 1 and replace(config, models=tuple(models)).has_engine_process:
+        yield f"processes = {config.processes}: several processes compute one local model, not {len(models)}"
+    owners: dict[str, int] = {}
+    for number, model in enumerate(models, 1):
+        if model.model_name is None and len(models) > 1:
+            yield f"model {number} of [[models]] has no model_name: of several, each must have one"
+        for name in filter(None, (model.model_name, *model.model_aliases)):
+            if owners.setdefault(name, number) != number:
+                yield f"models {owners[name]} and {number} of [[models]] have the same name {name[:100]!a}"
+
+
 def _ineffective(config: Config) -> Iterator[str]:
     """What is set without effect, a sentence each."""
     for key in ("backend_url", "backend_api_key"):
@@ -348,6 +441,8 @@ def _ineffective(config: Config) -> Iterator[str]:
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
                 f"{config.backend_type} ({config.sources['backend_type']})"
             )
+    if config.admin_key is not None and config.processes > 1:
+        yield "admin_key is not used, because only one of several processes would be reached by it"
     for key in ("key_concurrency", "key_rate"):
         if getattr(config, key) and not config.asks_for_keys:
             yield (

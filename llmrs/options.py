@@ -69,12 +69,17 @@ class Kind(Generic[T]):
 
 @dataclass(frozen=True)
 class Option:
-    """One row of the table: a key of the configuration file, an environment variable and a flag."""
+    """One row of the table: a key of the configuration file, an environment variable and a flag.
+
+    Attributes:
+        per_model: whether a [[models]] table of the file may set it for that model.
+    """
 
     name: str
     kind: Kind[Any]
     default: object
     meaning: str
+    per_model: bool = False
 
     @property
     def env(self) -> str:

@@ -52,9 +52,19 @@ class Setting(NamedTuple):
     rank: Rank
 
 
+class Settings(NamedTuple):
+    """What all sources say: the setting of every option, and of each [[models]] table those it has."""
+
+    flat: dict[str, Setting]
+    models: list[dict[str, Setting]]
+
+
 def gather(
-    table: Iterable[Option], flags: Mapping[str, str], environ: Mapping[str, str], path: str | None
-) -> dict[str, Setting]:
+    table: Iterable[Option],
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    path: str | None,
+) -> Settings:
     """The setting of every option in `table`, by key.
 
     Args:
@@ -69,6 +79,7 @@ def gather(
     options = {option.name: option for option in table}
     settings = {name: Setting(option.default, "default", Rank.DEFAULT) for name, option in options.items()}
     file, values = read_file(path, environ)
+    models = _models(options, values.pop("models", []), file)
     for key, value in values.items():
         settings[key] = _setting(_known(options, key, file), value, file, Rank.FILE)
     for name, option in options.items():
@@ -77,7 +88,27 @@ def gather(
     for key, value in flags.items():
         option = _known(options, key, "command line")
         settings[key] = _setting(option, value, f"command line {option.flag}", Rank.COMMAND_LINE)
-    return settings
+    return Settings(settings, models)
+
+
+def _models(options: Mapping[str, Option], tables: Any, file: str) -> list[dict[str, Setting]]:
+    """The settings in the [[models]] tables of a file."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"models ({file}): expected [[models]] tables, one for each model")
+    per_model = {name: option for name, option in options.items() if option.per_model}
+    models = []
+    for number, table in enumerate(tables, 1):
+        source = f"{file}, model {number}"
+        for key in table:
+            if key in options and key not in per_model:
+                raise ConfigError(f"{key} ({source}): it is for the whole service, not for one model")
+        models.append(
+            {
+                key: _setting(_known(per_model, key, source), value, source, Rank.FILE)
+                for key, value in table.items()
+            }
+        )
+    return models
 
 
 def read_file(path: str | None, environ: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -87,7 +118,7 @@ def read_file(path: str | None, environ: Mapping[str, str]) -> tuple[str, dict[s
     the last may be missing: a file that somebody asked for is an error when it is not there.
     """
     named = path is not None or bool(environ.get(CONFIG_VARIABLE))
-    path = path if path is not None else environ.get(CONFIG_VARIABLE) or CONFIG_FILE
+    path = file_name(path, environ)
     shown = path if path.isprintable() else ascii(path)
     try:
         return shown, tomllib.loads(_read_text(path))
@@ -100,10 +131,15 @@ def read_file(path: str | None, environ: Mapping[str, str]) -> tuple[str, dict[s
     except UnicodeDecodeError:
         reason = "not UTF-8"
     except RecursionError:
-        reason = "nested too deeply; all keys are flat"
+        reason = "nested too deeply"
     except ValueError as error:  # Not TOML, too large, or a path with NUL.
         reason = " ".join(str(error).split())
     raise ConfigError(f"configuration file {shown}: {reason}")
+
+
+def file_name(path: str | None, environ: Mapping[str, str]) -> str:
+    """The configuration file: `path`, else what LLMRS_CONFIG names, else config.toml."""
+    return path if path is not None else environ.get(CONFIG_VARIABLE) or CONFIG_FILE
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

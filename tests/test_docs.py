@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.processes import ROOT, Server, clean_environment, llmrs, run
 READMES = ["README.md", "README-ZH.md"]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 ADDRESS = "http://127.0.0.1:3000"
+ADMIN_KEY = "the-admins-key"
 
 
 def text(name: str) -> str:
@@ -46,7 +48,7 @@ def curl_commands(name: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     """A server whose address the documents' examples are pointed at; they come from any folder."""
-    with llmrs() as server:
+    with llmrs(ADMIN_KEY=ADMIN_KEY) as server:
         yield server
 
 
@@ -58,7 +60,11 @@ def test_every_curl_line_works(readme: str, running: Server) -> None:
         ours = command.replace(ADDRESS, running.url)
         assert ours != command
         done = subprocess.run(
-            ["bash", "-c", f"{ours} --fail-with-body"], capture_output=True, text=True, timeout=30
+            ["bash", "-c", f"{ours} --fail-with-body"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env={**os.environ, "ADMIN_KEY": ADMIN_KEY},
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         json.loads(done.stdout)
@@ -98,6 +104,16 @@ def test_every_backend_example_is_a_valid_configuration(readme: str) -> None:
         assert command == "llmrs"
         environ = dict(setting.split("=", 1) for setting in settings)
         assert load(environ=environ, path="/dev/null").sources
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_configuration_file_is_valid(readme: str, tmp_path: Path) -> None:
+    examples = blocks(readme, "toml")
+    assert examples
+    for example in examples:
+        path = tmp_path / "config.toml"
+        path.write_text(example, encoding="utf-8")
+        assert load(environ={}, path=str(path)).served
 
 
 @pytest.mark.parametrize("readme", READMES)
@@ -154,7 +170,7 @@ def test_the_handbook_says_what_to_do_about_every_error_code() -> None:
 
 @pytest.mark.parametrize("readme", READMES)
 def test_every_route_is_listed(readme: str) -> None:
-    app = create_app([FakeBackend()], load(environ={}, path="/dev/null"))
+    app = create_app([FakeBackend()], load(environ={"ADMIN_KEY": ADMIN_KEY}, path="/dev/null"))
     try:
         routes = falcon.inspect.inspect_routes(app._falcon)
         paths = {route.path.replace("{name:path}", "{name}") for route in routes}

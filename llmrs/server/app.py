@@ -30,6 +30,8 @@ from llmrs.errors import (
     StartupError,
     UnknownUrl,
 )
+from llmrs.server.admin import PATH as RELOAD
+from llmrs.server.admin import Reload
 from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.batches import Batches
 from llmrs.server.body import CLOSE, release
@@ -41,11 +43,13 @@ from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
+from llmrs.server.registry import Registry
 from llmrs.server.requestlog import RequestLog
-from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings, Registry
+from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings
 from llmrs.server.series import Family
 from llmrs.server.serving import ServedModel
 from llmrs.server.snapshots import Snapshots
+from llmrs.server.switch import Switch
 
 if TYPE_CHECKING:
     from llmrs.server.tracing import Tracing
@@ -73,11 +77,9 @@ class Application:
         self._tracing = _open_tracing(config)
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
-        self.models = [
-            ServedModel(backend, config, self.metrics, self._tokenizing, lambda: self.draining())
-            for backend in backends
-        ]
+        self._registry = Registry([*map(self._serve, backends, config.served)])
         self.metrics.watch(self.models)
+        self._switch = Switch(self._registry, config, self._serve, lambda: self.metrics.show(self.models))
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
         self.metrics.lost_log_lines = lambda: self.request_log.lost
@@ -86,7 +88,8 @@ class Application:
         if room.folder is not None and config.metrics != "off":
             self._snapshots = Snapshots(room.folder, self._own_families, room.role)
             self._families = self._snapshots.families
-        self._falcon = self._routes(Registry(self.models), config, keys, engine)
+        self._may_switch = config.watch_config and room.role == "alone"
+        self._falcon = self._routes(config, keys, engine)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # gunicorn's start_response is a method of its response, which can be told to close.
@@ -99,16 +102,25 @@ class Application:
             self.metrics.in_flight -= 1
             release(environ)
 
+    @property
+    def models(self) -> Sequence[ServedModel]:
+        """What is served now, the default model first."""
+        return self._registry.models
+
+    def _serve(self, backend: Backend, config: Config) -> ServedModel:
+        return ServedModel(backend, config, self.metrics, self._tokenizing, lambda: self.draining())
+
     def _own_families(self) -> Iterator[Family]:
         """The metrics of this process."""
         yield from self.metrics.families()
         yield from process_families()
 
     def watch_backends(self) -> None:
-        """Learn what the backends are, and keep watching how they are and whether they hang."""
+        """Learn what the backends are, and keep watching them, and whether others are wanted."""
         for model in self.models:
-            model.health.watch()
-            model.watchdog.watch()
+            model.watch()
+        if self._may_switch:
+            self._switch.watch()
 
     def close(self) -> None:
         """Answer what waits, stop the threads, release the backends."""
@@ -122,19 +134,17 @@ class Application:
         if self._tracing is not None:
             self._tracing.close()
 
-    def _routes(
-        self, registry: Registry, config: Config, keys: ApiKeys, engine: bool
-    ) -> falcon.App[Any, Any]:
+    def _routes(self, config: Config, keys: ApiKeys, engine: bool) -> falcon.App[Any, Any]:
         router = CompiledRouter()
         cors = Cors(config.cors_allow_origin, router) if config.cors_allow_origin else None
         envelope = Envelope(keys, self.metrics, self.request_log, cors, self._tracing)
         app: falcon.App[Any, Any] = falcon.App(middleware=[envelope], router=router)
         app.req_options.strip_url_path_trailing_slash = True
         if engine:
-            app.add_route(BATCH, Batches(registry.models[0]))
+            app.add_route(BATCH, Batches(self.models[0]))
         else:
-            self._add_api(app, registry, config)
-        health = Health(registry, lambda: self.draining())
+            self._add_api(app, config)
+        health = Health(self._registry, lambda: self.draining())
         self.metrics.ready = lambda: health.not_ready() is None
         app.add_route("/health", health)
         app.add_route("/readyz", health)
@@ -147,7 +157,8 @@ class Application:
         app.add_error_handler(ServiceError, _answer_error)
         return app
 
-    def _add_api(self, app: falcon.App[Any, Any], registry: Registry, config: Config) -> None:
+    def _add_api(self, app: falcon.App[Any, Any], config: Config) -> None:
+        registry = self._registry
         embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing, self.payload_memory)
         embed: Posted = Embed(registry, config, self._writing, self.payload_memory)
         if config.key_concurrency or config.key_rate:
@@ -159,6 +170,8 @@ class Application:
         app.add_route("/embed", embed)
         app.add_route("/v1/models", models)
         app.add_route("/v1/models/{name:path}", models, suffix="one")
+        if config.admin_key is not None and config.processes == 1:
+            app.add_route(RELOAD, Reload(self._switch, registry, config.admin_key))
 
 
 def _open_tracing(config: Config) -> Tracing | None:
@@ -200,13 +213,11 @@ def get_app(config: Config | None = None) -> Application:
         log.critical("%s", error)
         raise SystemExit(ModelError.exit_code) from None
     app.watch_backends()
-    model = app.models[0]
-    if model.health.reason is None:
-        kind = ", ".join(filter(None, (model.backend.kind, model.backend.description)))
-        log.info(
-            "model %s (%s, %s dimensions) ready after %.1f s",
-            model.name, kind, model.info.dimensions, time.monotonic() - began,
-        )  # fmt: skip
+    for model in app.models:
+        if model.health.reason is None:
+            kind = ", ".join(filter(None, (model.backend.kind, model.backend.description)))
+            log.info("model %s (%s, %s dimensions) is ready", model.name, kind, model.info.dimensions)
+    log.info("started in %.1f s", time.monotonic() - began)
     return app
 
 
@@ -215,11 +226,17 @@ def _create(config: Config) -> Application:
     if room.role == "engine":
         # The gateways have queues of their own, which are bounded; what they send is not refused.
         unbounded = replace(
-            config, queue_capacity=1_000_000, queue_seconds=86400.0, log_requests=0.0, tracing="off"
+            config.served[0],
+            models=(),
+            queue_capacity=1_000_000,
+            queue_seconds=86400.0,
+            log_requests=0.0,
+            tracing="off",
         )
-        return Application([open_backend(config)], unbounded, ApiKeys(()), engine=True)
-    opened = open_engine_client(config, room.address) if room.role == "gateway" else open_backend(config)
-    return create_app([opened], config, load_keys(config))
+        return Application([open_backend(unbounded)], unbounded, ApiKeys(()), engine=True)
+    if room.role == "gateway":
+        return create_app([open_engine_client(config.served[0], room.address)], config, load_keys(config))
+    return create_app([open_backend(model) for model in config.served], config, load_keys(config))
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:

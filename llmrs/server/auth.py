@@ -65,4 +65,12 @@ def load_keys(config: Config) -> ApiKeys:
         ConfigError: the file gives no keys. An empty one must not open the door it was meant to lock.
     """
     file = KeyFile(config.api_key_file) if config.api_key_file else None
-    return ApiKeys(config.api_key, {"/metrics"} if config.metrics == "open" else (), file)
+    open_paths = [
+        path
+        for path, is_open in (
+            ("/metrics", config.metrics == "open"),
+            ("/admin/reload", config.admin_key is not None),  # which asks for that key
+        )
+        if is_open
+    ]
+    return ApiKeys(config.api_key, open_paths, file)

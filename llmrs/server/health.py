@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import gevent
 from gevent.event import Event
+from gevent.pool import Group
 
 from llmrs.backends.base import Backend, ReplicaState
 from llmrs.errors import EngineError, RetryableError, ServiceError, UpstreamRejected
@@ -56,13 +57,18 @@ class Health:
         self._answered_at = float("-inf")
         self._failures = 0
         self._doubted = Event()
+        self._watching = Group()
         self.reason: str | None = None
 
     def watch(self) -> None:
         """Probe once now, and from then on in a greenlet of its own."""
         if self._backend.waits_on == "network":
             self.probe()
-            gevent.spawn(self._watch)
+            self._watching.spawn(self._watch)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._watching.kill(block=False)
 
     def note(self, error: ServiceError | None) -> None:
         """Take the outcome of a real batch into account.
@@ -124,6 +130,7 @@ class HealthOfSeveral:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._watching = Group()
 
     @property
     def reason(self) -> str | None:
@@ -142,7 +149,11 @@ class HealthOfSeveral:
         positions = range(len(self.replicas))
         gevent.joinall([gevent.spawn(self._tend, position) for position in positions], timeout=PROBE_TIMEOUT)
         for position in positions:
-            gevent.spawn(self._keep_tending, position)
+            self._watching.spawn(self._keep_tending, position)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._watching.kill(block=False)
 
     def note(self, error: ServiceError | None) -> None:
         """Nothing: the backend has seen each address' part in it."""

@@ -116,10 +116,14 @@ class Metrics:
 
     def watch(self, models: Sequence[Watched]) -> None:
         """Show the state of these models, and measure the loop's lag in a greenlet from now on."""
+        self.show(models)
+        self._watching = gevent.spawn(self._measure_lag)
+
+    def show(self, models: Sequence[Watched]) -> None:
+        """Show the state of these models from now on."""
         self.watched = models
         for model in models:
             self.model(model.name)
-        self._watching = gevent.spawn(self._measure_lag)
 
     def close(self) -> None:
         """Stop measuring."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.sock import UnixSocket
 
-from llmrs.backends import check_type, needs_download
+from llmrs.backends import check_type
 from llmrs.config import Config
+from llmrs.errors import ModelError
+from llmrs.server.fetching import fetch_model
 from llmrs.server.processes import room
 
 log = logging.getLogger("llmrs.server")
@@ -35,7 +35,8 @@ def gunicorn_settings(config: Config) -> dict[str, Any]:
     Raises:
         ConfigError: there is no backend of the configured type.
     """
-    check_type(config)
+    for model in config.served:
+        check_type(model)
     return {
         "bind": config.bind,
         "worker_class": WORKER_CLASSES[config.worker_class],
@@ -103,23 +104,14 @@ def serve(config: Config) -> int:
 
 def _prepare(config: Config) -> None:
     """Before the port opens."""
-    _fetch_model(config)
+    try:
+        for model in config.served:
+            fetch_model(model)
+    except ModelError as error:
+        log.critical("%s", error)
+        raise SystemExit(error.exit_code) from None
     if config.processes > 1:
         room.open(engine=config.has_engine_process)
-
-
-def _fetch_model(config: Config) -> None:
-    """Fetch a local model that is not on this machine yet.
-
-    In a process of its own: downloading takes longer than gunicorn waits for a worker, and the
-    HTTP client it loads must not be in a process that gevent patches later.
-    """
-    if not needs_download(config):
-        return
-    command = [sys.executable, "-m", "llmrs", "fetch", "--config", os.devnull, config.model_path]
-    code = subprocess.call([*command, *(["--offline"] if config.offline else [])])
-    if code:
-        raise SystemExit(code)
 
 
 def _worker_joins(server: Any, worker: Any) -> None:
@@ -137,7 +129,7 @@ def _worker_ready(worker: Any) -> None:
     app.draining = lambda: not worker.alive and not room.is_needed()
     app.metrics.connections = getattr(worker, "connections", None)  # gunicorn's own worker has none
     app.metrics.refused = getattr(worker, "refused", dict)
-    reason = app.models[0].health.reason
+    reason = app.models[0].reason
     state = "ready" if reason is None else f"waiting for the backend ({reason})"
     if room.role == "engine":
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import Any
@@ -14,11 +14,12 @@ import falcon
 
 from llmrs import wire
 from llmrs.config import Config
-from llmrs.errors import InvalidRequest, ModelNotFound, NotReady, ServiceError, UpstreamError
+from llmrs.errors import InvalidRequest, NotReady, ServiceError
 from llmrs.server.body import read_json_body
 from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
+from llmrs.server.registry import Registry
 from llmrs.server.serving import Answer, ServedModel
 from llmrs.server.tracecontext import call_headers
 
@@ -32,32 +33,6 @@ SECONDS_PER_NUMBER = 8e-9
 SECONDS_PER_BASE64_NUMBER = 1e-9
 """Writing a response body takes about this long per number (bench/bench_wire.py, AVX2 kernels); a
 body that takes over a millisecond is written beside the hub."""
-
-
-class Registry:
-    """The served models by name and alias. The first is the default."""
-
-    def __init__(self, models: Sequence[ServedModel]) -> None:
-        self.models = tuple(models)
-
-    def get(self, name: str | None) -> ServedModel:
-        """The model of that name or alias; the default one for None.
-
-        Raises:
-            ModelNotFound: the message lists what is served.
-            UpstreamError: a backend that was never reached may serve it. Clients try again after
-                that, but not after a 404.
-        """
-        if name is None:
-            return self.models[0]
-        for model in self.models:
-            if name in model.names:
-                return model
-        for model in self.models:
-            if model.info.name is None and model.reason:
-                raise UpstreamError(model.reason)
-        served = ", ".join(model.name for model in self.models)
-        raise ModelNotFound(f"that model is not served here; served: {served}", param="model")
 
 
 class _EmbeddingRoute:
@@ -109,9 +84,6 @@ class _EmbeddingRoute:
         model.metrics.count_encoding(req.context.encoding[1])
         return body
 
-    def _normalize(self, asked: bool | None) -> bool:
-        return self._config.normalize_embeddings if asked is None else asked
-
 
 class OpenAIEmbeddings(_EmbeddingRoute):
     """`POST /v1/embeddings` and `/embeddings`."""
@@ -123,7 +95,7 @@ class OpenAIEmbeddings(_EmbeddingRoute):
             wire.encode_openai,
             answer.matrix,
             dimensions=request.dimensions,
-            normalize=self._normalize(request.normalize),
+            normalize=model.normalizes if request.normalize is None else request.normalize,
             base64=request.base64,
             model=model.name,
             n_tokens=answer.n_tokens,
@@ -147,7 +119,7 @@ class Embed(_EmbeddingRoute):
             encode,
             answer.matrix,
             dimensions=request.dimensions,
-            normalize=self._normalize(request.normalize),
+            normalize=model.normalizes if request.normalize is None else request.normalize,
         )
         resp.data = self._write(req, model, write, answer.matrix.size)
 
@@ -200,6 +172,10 @@ class Health:
             "waiting_requests": model.collector.waiting,
             "running_batches": model.collector.running,
         }
+        if len(self._registry.models) > 1:
+            state["models"] = [{"name": m.name, "reason": m.reason} for m in self._registry.models]
+        if self._registry.trouble:
+            state["trouble"] = self._registry.trouble
         reason = self.not_ready()
         if reason is not None:
             # The body also has the shape of every other error, for clients that look there.
@@ -219,7 +195,7 @@ class Health:
         """Why the service takes no requests now; None if it does."""
         if self._draining():
             return "the server is shutting down"
-        return next((m.reason for m in self._registry.models if m.reason), None)
+        return self._registry.reason
 
 
 def _describe(model: ServedModel) -> dict[str, Any]:

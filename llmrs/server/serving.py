@@ -66,6 +66,9 @@ class Answer(NamedTuple):
 class ServedModel:
     """One model under its name and aliases.
 
+    Attributes:
+        requests: how many it is answering.
+
     Args:
         tokenizing: native threads for texts that take too long to be tokenized on the hub.
         draining: tells whether the process has been asked to end.
@@ -81,9 +84,10 @@ class ServedModel:
     ) -> None:
         self.backend = backend
         self.health = health_of(backend)
-        self._config = config
+        self.config = config
         self._metrics = metrics
         self._tokenizing = tokenizing
+        self.requests = 0
         self._engine: NativeThreads | None = None
         self._draining = draining
         self._aliases = config.model_aliases
@@ -102,12 +106,17 @@ class ServedModel:
     @property
     def name(self) -> str:
         """The name it is served under; without MODEL_NAME, the model's own."""
-        return self._config.model_name or self.info.name or "default"
+        return self.config.model_name or self.info.name or "default"
 
     @property
     def names(self) -> tuple[str, ...]:
         """Its name, then its aliases."""
         return (self.name, *self._aliases)
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether vectors are scaled to length 1 where the request does not say."""
+        return self.config.normalize_embeddings
 
     @property
     def metrics(self) -> ModelMetrics:
@@ -126,7 +135,7 @@ class ServedModel:
     @property
     def urls(self) -> tuple[str, ...]:
         """The addresses of its backend; none where it computes here."""
-        return self._config.backend_url if self._config.uses_http_backend else ()
+        return self.config.backend_url if self.config.uses_http_backend else ()
 
     @property
     def replicas(self) -> Sequence[ReplicaState]:
@@ -166,6 +175,7 @@ class ServedModel:
             done.set, deadline, abandoned, n_texts=len(inputs), n_tokens=_estimate(inputs)
         )
         group.call_headers = call_headers
+        self.requests += 1
         try:
             began = time.monotonic()
             prepared = self._prepare(inputs, request, group)
@@ -174,6 +184,7 @@ class ServedModel:
             done.wait(max(0.0, deadline - prepared_at))
             matrix = _rows_of(group)
         finally:
+            self.requests -= 1
             self.collector.cancel(group)
         self.check_dimensions(request.dimensions, matrix.shape[1])
         answer = Answer(
@@ -217,7 +228,7 @@ class ServedModel:
             reason = f"at most {native}"
         elif declared and wanted not in declared:
             reason = f"one of {', '.join(map(str, (*declared, native)))}"
-        elif not declared and not self._config.allow_any_dimensions:
+        elif not declared and not self.config.allow_any_dimensions:
             reason = (
                 f"{native}, because the model declares no smaller sizes (allow_any_dimensions lifts that)"
             )
@@ -225,8 +236,15 @@ class ServedModel:
             return
         raise InvalidRequest(f"dimensions must be {reason}", param="dimensions")
 
+    def watch(self) -> None:
+        """Learn what the backend is, and keep watching how it is and whether it hangs."""
+        self.health.watch()
+        self.watchdog.watch()
+
     def close(self) -> None:
         """Answer what waits and release the backend."""
+        self.health.close()
+        self.watchdog.close()
         self.collector.close(lambda: NotReady("the server is shutting down", retry_after=1))
         if self._engine is not None:
             self._engine.close()
@@ -245,9 +263,9 @@ class ServedModel:
         else:
             prepared = prepare()
         total = sum(text.n_tokens for text in prepared)
-        if total > self._config.max_request_tokens:
+        if total > self.config.max_request_tokens:
             raise TooManyTokens(
-                f"the inputs have {total} tokens together, at most {self._config.max_request_tokens} "
+                f"the inputs have {total} tokens together, at most {self.config.max_request_tokens} "
                 "are allowed in one request",
                 param="input",
             )

@@ -54,12 +54,18 @@ class Watchdog:
         self._collector = collector
         self._seconds = seconds
         self._end = end
+        self._watching: gevent.Greenlet[[], None] | None = None
         self.reason: str | None = None
 
     def watch(self) -> None:
         """Look once a second from now on, in a greenlet of its own."""
         if self._seconds and self._backend.waits_on == "cpu":
-            gevent.spawn(self._watch)
+            self._watching = gevent.spawn(self._watch)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._watching is not None:
+            self._watching.kill(block=False)
 
     def check(self, now: float) -> None:
         """Look whether something hangs; `now` is a reading of time.monotonic()."""

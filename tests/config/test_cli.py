@@ -203,15 +203,15 @@ class TestModels:
         code, out, _ = run("models", "--model-path", "org/m")
         assert code == 0
         titles, row = out.splitlines()
-        assert titles.split("  ") == ["name", "folder or address", "dimensions", "max tokens"]
-        assert row.split() == ["m", "/models/org/m", "384", "256"]
+        assert titles.split("  ") == ["name", "folder or address", "dimensions", "max tokens", "state"]
+        assert row.split() == ["m", "/models/org/m", "384", "256", "up"]
         assert backend.closed
 
     def test_http(self, run, backend):
         backend.info = ModelInfo(dimensions=8)
         code, out, _ = run("models", "--backend-url", "http://b", "--model-name", "n")
         assert code == 0
-        assert out.splitlines()[1].split() == ["n", "http://b", "8", "unknown"]
+        assert out.splitlines()[1].split() == ["n", "http://b", "8", "unknown", "up"]
 
     def test_several(self, run, backend):
         backend.replicas = [
@@ -226,6 +226,16 @@ class TestModels:
             ["m", "http://a", "384", "256", "up"],
             ["m", "http://b", "384", "256", "cannot be reached"],
         ]
+
+    def test_the_models_of_a_file(self, run, backend):
+        with open("config.toml", "w") as file:
+            file.write(
+                '[[models]]\nmodel_name = "a"\n[[models]]\nmodel_name = "b"\nbackend_url = "http://b"\n'
+            )
+        code, out, _ = run("models")
+        assert code == 0
+        assert [row.split()[0] for row in out.splitlines()[1:]] == ["a", "b"]
+        assert "models.2.backend_url" in run("check-config")[1]
 
     def test_a_backend_that_is_down(self, run, backend):
         def check(timeout):
@@ -378,4 +388,4 @@ class TestProcess:
         served = llmrs("models", "--offline").stdout.decode().splitlines()[1]
         assert served.split(maxsplit=1)[0] == "all-MiniLM-L6-v2"
         assert folder in served
-        assert served.split()[-2:] == ["384", "256"]
+        assert served.split()[-3:] == ["384", "256", "up"]

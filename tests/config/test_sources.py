@@ -137,7 +137,7 @@ class TestUnknownKey:
             ("prot = 1", "prot", "port"),
             ("PORT = 1", "PORT", "port"),
             ("batch-size = 1", "batch-size", "batch_size"),
-            ("[[models]]\nname = 'a'", "models", None),
+            ("[[model]]\nname = 'a'", "model", None),
             ("[server]\nport = 1", "server", None),
             ('"a\\nb" = 1', "'a\\nb'", None),
         ],

@@ -1,0 +1,163 @@
+"""Models are added, replaced and removed while others are served.
+
+The configuration is read again when its file changes, or when somebody who may asks for it. A model whose
+settings are the same stays as it is. A new one is loaded beside the old ones, off the hub, and probed; then
+all of them take their places at once, between two requests. A model that is served no more answers the
+requests it has, and is released. One that cannot be loaded leaves the old one of its name serving, and the
+reason in /health and in the log. What is not about models waits for a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from llmrs.backends import open_backend
+from llmrs.backends.base import Backend
+from llmrs.config import OPTIONS, Config
+from llmrs.errors import ConfigError, StartupError
+from llmrs.server.fetching import fetch_model
+from llmrs.server.native import NativeThreads
+from llmrs.server.registry import Registry
+from llmrs.server.serving import ServedModel
+
+log = logging.getLogger("llmrs.server")
+
+LOOK_SECONDS = 1.0
+"""How often the configuration file is looked at: a system call of two microseconds."""
+
+RETIRE_STEP = 0.1
+
+PER_MODEL = tuple(option.name for option in OPTIONS if option.per_model)
+
+
+class Switch:
+    """Keeps a registry as the configuration says.
+
+    Args:
+        registry: what is served.
+        config: what it was made from.
+        serve: makes a served model of a backend and its configuration.
+        changed: called when the registry has changed.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        config: Config,
+        serve: Callable[[Backend, Config], ServedModel],
+        changed: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._config = config
+        self._serve = serve
+        self._changed = changed
+        self._one_at_a_time = BoundedSemaphore()
+        self._seen = _signature(config.file)
+
+    def watch(self) -> None:
+        """Look at the configuration file from now on, in a greenlet of its own."""
+        gevent.spawn(self._watch)
+
+    def reload(self) -> dict[str, str]:
+        """Serve what the configuration says now. Returns why some models are not, by their names.
+
+        Raises:
+            ConfigError: the configuration is wrong, and all is as it was.
+        """
+        with self._one_at_a_time:
+            self._seen = _signature(self._config.file)
+            config = self._config.reread()
+            self._tell_what_waits(config)
+            self._registry.trouble = self._switch(config)
+            self._config = config
+            return self._registry.trouble
+
+    def _switch(self, config: Config) -> dict[str, str]:
+        old = {_settings(model.config): model for model in self._registry.models}
+        models: list[ServedModel] = []
+        trouble: dict[str, str] = {}
+        for row in config.served:
+            model = old.get(_settings(row))
+            if model is None:
+                try:
+                    model = self._load(row)
+                except StartupError as error:
+                    name = row.model_name or row.model_path
+                    log.error("model %s cannot be served: %s", name, error)
+                    trouble[name] = str(error)
+                    model = next((each for each in old.values() if name in each.names), None)
+            if model is not None and model not in models:
+                models.append(model)
+        if not models:
+            return trouble  # nothing can be served as it is asked for: rather what there is than nothing
+        self._registry.models = tuple(models)
+        self._changed()
+        log.info("served: %s", ", ".join(model.name for model in models))
+        for model in old.values():
+            if model not in models:
+                gevent.spawn(self._retire, model)
+        return trouble
+
+    def _load(self, row: Config) -> ServedModel:
+        """A model, ready to take its place. Raises StartupError."""
+        began = time.monotonic()
+        fetch_model(row)
+        loading = NativeThreads(1)
+        try:
+            backend = loading.run(partial(open_backend, row))
+        finally:
+            loading.close()
+        # What is for the whole service stays as it was at the start.
+        own = {key: getattr(row, key) for key in PER_MODEL}
+        model = self._serve(backend, replace(self._registry.models[0].config, models=(), **own))
+        model.watch()
+        log.info("model %s loaded in %.1f s", model.name, time.monotonic() - began)
+        return model
+
+    def _retire(self, model: ServedModel) -> None:
+        """Release a model once its last request is answered."""
+        while model.requests:
+            gevent.sleep(RETIRE_STEP)
+        model.close()
+        log.info("model %s is served no more", model.name)
+
+    def _watch(self) -> None:
+        while True:
+            gevent.sleep(LOOK_SECONDS)
+            if _signature(self._config.file) == self._seen:
+                continue
+            try:
+                self.reload()
+            except ConfigError as error:
+                log.error("the configuration has changed and cannot be used: %s", error)
+                self._registry.trouble = {"configuration": str(error)}
+            except Exception:
+                log.exception("the configuration could not be applied")
+
+    def _tell_what_waits(self, config: Config) -> None:
+        rest = (option.name for option in OPTIONS if not option.per_model)
+        waits = [key for key in rest if getattr(config, key) != getattr(self._config, key)]
+        if waits:
+            log.warning("changed with the next start: %s", ", ".join(waits))
+
+
+def _settings(config: Config) -> tuple[object, ...]:
+    """What makes a model this one and no other."""
+    return tuple(getattr(config, key) for key in PER_MODEL)
+
+
+def _signature(path: str) -> tuple[int, ...] | None:
+    """Changes whenever a file is written or replaced; None while there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,91 @@
+"""Several models in one configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmrs.config import OPTIONS, Config, load
+from llmrs.errors import ConfigError
+
+TWO = """
+batch_size = 16
+[[models]]
+model_name = "small"
+model_aliases = ["s"]
+[[models]]
+model_name = "far"
+backend_url = ["http://a:1", "http://b:1"]
+batch_size = 64
+"""
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def read(text: str, **environ: str) -> Config:
+        Path("config.toml").write_text(text)
+        return load(environ=environ)
+
+    return read
+
+
+def test_each_table_is_a_model_with_the_flat_keys_as_defaults(read) -> None:
+    config = read(TWO)
+    small, far = config.served
+    assert (small.model_name, small.batch_size, small.uses_local_backend) == ("small", 16, True)
+    assert (far.model_name, far.batch_size, far.uses_http_backend) == ("far", 64, True)
+    assert far.sources["batch_size"].endswith("config.toml, model 2")
+    assert small.sources["batch_size"].endswith("config.toml")
+
+
+def test_without_tables_the_flat_keys_are_the_model(read) -> None:
+    config = read("batch_size = 16")
+    assert config.served == (config,)
+    assert not config.models
+
+
+def test_it_can_be_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(TWO)
+    config = load({"port": "1234"}, environ={}, path=str(path))
+    path.write_text(TWO.replace("16", "8"))
+    again = config.reread()
+    assert (again.port, again.served[0].batch_size) == (1234, 8)
+    assert config.file == str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("models = 5", "expected [[models]] tables"),
+        ("models = [5]", "expected [[models]] tables"),
+        (TWO + "port = 5", "port (config.toml, model 2): it is for the whole service"),
+        (TWO + "batch_sice = 5", 'did you mean "batch_size"?'),
+        (TWO + "workers = 0", "workers = 0 (config.toml, model 2): expected"),
+        (TWO.replace("far", "s"), "models 1 and 2 of [[models]] have the same name 's'"),
+        (TWO.replace('model_name = "far"', ""), "model 2 of [[models]] has no model_name"),
+        ('model_path = "x"\n' + TWO, "contradicts [[models]]"),
+        ("processes = 2\n" + TWO, "several processes compute one local model"),
+        (TWO + 'token_ids = "native"\nbackend_protocol = "tei"', "contradicts"),
+    ],
+)
+def test_what_cannot_be_meant(read, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read(text)
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_environment_may_give_defaults_but_not_the_model(read) -> None:
+    assert read(TWO, WORKERS="3").served[1].workers == 3
+    with pytest.raises(ConfigError, match=r"model_name = .* \(environment MODEL_NAME\) contradicts"):
+        read(TWO, MODEL_NAME="x")
+
+
+def test_what_is_for_one_model_is_marked() -> None:
+    per_model = {option.name for option in OPTIONS if option.per_model}
+    assert {"model_path", "backend_url", "batch_size", "queue_capacity", "dtype", "token_ids"} <= per_model
+    assert not per_model & {"host", "port", "api_key", "payload_limit", "processes", "log_level"}

@@ -1,0 +1,223 @@
+"""Several models in one process, and changing them while all are under load."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from tests.backends.services import shapes
+from tests.backends.services.vectors import vector
+from tests.backends.services.wire import serve
+from tests.models.makers import make_model
+from tests.processes import Server, llmrs, wait_until
+
+ADMIN = {"Authorization": "Bearer the-admins-key"}
+TEXT = "hello world"
+
+
+class House:
+    """A configuration file, two models' folders, two backends, and what each model's vectors are."""
+
+    def __init__(self, folder: Path, first: str, second: str) -> None:
+        self.file = folder / "config.toml"
+        self.tiny = make_model(folder / "tiny", seed=1)
+        self.other = make_model(folder / "other", seed=2)
+        self._backends = {"first": first, "second": second}
+
+    def write(self, *tables: str, flat: str = "") -> None:
+        """Write the file at once, as editors do."""
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(f'admin_key = "the-admins-key"\n{flat}\n' + "\n".join(tables))
+        draft.replace(self.file)
+
+    def local(self, name: str, model: Any = None, more: str = "") -> str:
+        path = f'model_path = "{model.folder}"\n' if model is not None else ""
+        return f'[[models]]\nmodel_name = "{name}"\n{path}{more}\n'
+
+    def http(self, name: str) -> str:
+        return f'[[models]]\nmodel_name = "{name}"\nbackend_url = "{self._backends[name]}"\n'
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with serve(shapes.openai()) as first, serve(shapes.tei()) as second:
+        yield House(tmp_path, first.url, second.url)
+
+
+def running(house: House, **env: str) -> Any:
+    return llmrs(LLMRS_CONFIG=str(house.file), **env)
+
+
+def post(server: Server, model: str | None, text: str = TEXT) -> requests.Response:
+    body = {"input": text} if model is None else {"input": text, "model": model}
+    return requests.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
+
+
+def embedding(server: Server, model: str | None, text: str = TEXT) -> np.ndarray:
+    answer = post(server, model, text)
+    assert answer.status_code == 200, answer.text
+    return np.array(answer.json()["data"][0]["embedding"], np.float64)
+
+
+def reload(server: Server) -> requests.Response:
+    return requests.post(f"{server.url}/admin/reload", headers=ADMIN, timeout=60)
+
+
+def served(server: Server) -> list[str]:
+    listing = requests.get(f"{server.url}/v1/models", timeout=10).json()
+    return [entry["id"] for entry in listing["data"]]
+
+
+def unit(numbers: Any) -> np.ndarray:
+    found = np.array(numbers, np.float64)
+    return found / np.linalg.norm(found)
+
+
+def test_two_local_models_and_two_backends_while_one_is_switched(house: House) -> None:
+    """Every answer is complete, right, and from the model that was asked for, old or new."""
+    default = house.local("default")
+    house.write(default, house.local("tiny", house.tiny), house.http("first"), house.http("second"))
+    with running(house) as server:
+        assert served(server) == ["default", "tiny", "first", "second"]
+        expected = {name: [embedding(server, name)] for name in served(server)}
+        assert expected["first"][0] @ unit(vector(TEXT)) == pytest.approx(1, abs=1e-5)
+        faults: list[str] = []
+        counts: Counter[tuple[str, int]] = Counter()
+        stop = threading.Event()
+        new: list[np.ndarray] = []
+
+        def client(name: str) -> None:
+            with requests.Session() as session:
+                while not stop.is_set():
+                    body = {"input": TEXT, "model": name}
+                    answer = session.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
+                    if answer.status_code != 200:
+                        faults.append(f"{name}: {answer.status_code} {answer.text[:200]}")
+                        continue
+                    found = np.array(answer.json()["data"][0]["embedding"], np.float64)
+                    known = [*expected[name], *(new if name == "tiny" else [])]
+                    matches = [i for i, each in enumerate(known) if each.shape == found.shape]
+                    matches = [i for i in matches if found @ known[i] > 0.999]
+                    if not matches:
+                        faults.append(f"{name}: a vector of no known model")
+                    else:
+                        counts[name, matches[0]] += 1
+
+        clients = [threading.Thread(target=client, args=(name,)) for name in expected for _ in range(2)]
+        new.append(unit(house.other.oracle(_ids(house, TEXT))))
+        for each in clients:
+            each.start()
+        try:
+            wait_until(lambda: all(counts[name, 0] > 5 for name in expected), 60, server)
+            house.write(default, house.local("tiny", house.other), house.http("first"), house.http("second"))
+            wait_until(lambda: counts["tiny", 1] > 5, 60, server)
+        finally:
+            stop.set()
+            for each in clients:
+                each.join(60)
+        assert not faults
+        assert embedding(server, "tiny") @ new[0] > 0.999
+
+
+def _ids(house: House, text: str) -> Any:
+    from llmrs.backends.local import LocalBackend
+
+    backend = LocalBackend(str(house.other.folder), dtype="f32")
+    try:
+        return backend.prepare([text])[0].payload
+    finally:
+        backend.close()
+
+
+def test_models_are_added_and_removed(house: House) -> None:
+    house.write(house.local("default"))
+    with running(house, WATCH_CONFIG="false") as server:
+        house.write(house.local("default"), house.local("tiny", house.tiny, 'model_aliases = ["t"]'))
+        time.sleep(2)
+        assert served(server) == ["default"], "nobody has asked for it, and the file is not watched"
+        answer = reload(server)
+        assert (answer.status_code, answer.json()) == (200, {"models": ["default", "tiny"], "failed": {}})
+        assert embedding(server, "t").shape == (32,)
+        house.write(house.local("tiny", house.tiny))
+        assert reload(server).json()["models"] == ["tiny"]
+        assert embedding(server, None).shape == (32,), "the first one is the default"
+        gone = post(server, "default")
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+        assert post(server, "t").status_code == 404
+        wait_until(lambda: "model default is served no more" in server.log, 20, server)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(house: House) -> None:
+    house.write(house.local("tiny", house.tiny), house.local("default"))
+    with running(house) as server:
+        before = embedding(server, "tiny")
+        (house.other.folder / "model.safetensors").write_bytes(b"no weights")
+        house.write(house.local("tiny", house.other), house.local("default"))
+        trouble = lambda: requests.get(f"{server.url}/health", timeout=5).json().get("trouble")  # noqa: E731
+        wait_until(lambda: trouble() is not None, 20, server)
+        assert "safetensors" in trouble()["tiny"]
+        assert requests.get(f"{server.url}/health", timeout=5).status_code == 200
+        assert (embedding(server, "tiny") == before).all()
+        answer = reload(server)
+        assert answer.json()["models"] == ["tiny", "default"]
+        assert "safetensors" in answer.json()["failed"]["tiny"]
+        house.write(house.local("tiny", house.tiny), house.local("default"))
+        wait_until(lambda: trouble() is None, 20, server)
+
+
+def test_a_wrong_configuration_changes_nothing(house: House) -> None:
+    house.write(house.local("default"))
+    with running(house) as server:
+        house.write(house.local("default", more="batch_size = 0"))
+        wait_until(lambda: "cannot be used" in server.log, 20, server)
+        answer = reload(server)
+        assert answer.status_code == 400
+        assert "batch_size = 0" in answer.json()["error"]["message"]
+        assert served(server) == ["default"]
+        assert embedding(server, "default").shape == (384,)
+
+
+def test_what_is_not_about_models_waits_for_a_restart(house: House) -> None:
+    house.write(house.local("default"))
+    with running(house) as server:
+        house.write(house.local("default", more="batch_size = 8"), flat="keepalive = 80")
+        wait_until(lambda: "changed with the next start: keepalive" in server.log, 20, server)
+        wait_until(lambda: "model default is served no more" in server.log, 20, server)
+        assert embedding(server, "default").shape == (384,)
+
+
+def test_only_the_admin_may_ask(house: House) -> None:
+    house.write(house.local("default"), flat='api_key = "a-clients-key"')
+    with running(house) as server:
+        for headers in ({}, {"Authorization": "Bearer a-clients-key"}, {"Authorization": "Bearer x"}):
+            answer = requests.post(f"{server.url}/admin/reload", headers=headers, timeout=10)
+            assert answer.status_code == 401, headers
+        assert reload(server).status_code == 200
+        body = {"input": "x"}
+        embeddings = f"{server.url}/v1/embeddings"
+        assert requests.post(embeddings, json=body, headers=ADMIN, timeout=10).status_code == 401
+    house.write(house.local("default"))
+    house.file.write_text(house.local("default"))
+    with running(house) as server:
+        assert reload(server).status_code == 404, "without an admin key there is no such path"
+
+
+def test_one_model_that_is_down_does_not_take_the_others_along(house: House) -> None:
+    absent = '[[models]]\nmodel_name = "absent"\nbackend_url = "http://127.0.0.1:9"\n'
+    house.write(house.local("default"), absent)
+    with running(house) as server:
+        health = requests.get(f"{server.url}/health", timeout=10)
+        assert health.status_code == 200
+        reasons = {model["name"]: model["reason"] for model in health.json()["models"]}
+        assert reasons["default"] is None
+        assert reasons["absent"]
+        assert post(server, "default").status_code == 200
+        assert post(server, "absent").status_code == 502
