@@ -30,8 +30,13 @@ def check_tools() -> None:
     """Fails under CI where images cannot be built, and skips elsewhere."""
     for name in ("buildah", "debootstrap", "unshare", "apt-get"):
         tool(name)
+    check_root("building an image without a daemon")
+
+
+def check_root(purpose: str) -> None:
+    """Fails under CI where the test is not run by root, and skips elsewhere."""
     if os.geteuid() != 0:
-        message = "building an image without a daemon needs root"
+        message = f"{purpose} needs root"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
 
 

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import requests
 
 from llmrs.config import Config
+from tests.deploy.standin import check_root
 from tests.processes import ROOT, Server, free_port, listens, llmrs, start, tool, wait_until
 
 CONF = ROOT / "deploy/nginx.conf"
@@ -128,8 +128,7 @@ class Load:
 def test_the_file_as_it_is_is_accepted() -> None:
     """In a namespace in which the instances' names have addresses, and nothing is left in /tmp."""
     nginx, unshare = tool("nginx"), tool("unshare")
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for names of its own")
+    check_root("giving names to addresses")
     script = f"""
         set -e
         mount -t tmpfs tmpfs /tmp
