@@ -275,3 +275,14 @@ def test_every_route_but_the_open_ones_asks_for_a_key(closed: testing.TestClient
 def test_unknown_paths_ask_for_a_key(closed: testing.TestClient, path: str) -> None:
     for method in ("GET", "POST", "OPTIONS"):
         assert closed.simulate_request(method, path).status_code == 401
+
+
+def test_reloading_asks_for_its_own_key_alone() -> None:
+    config = load({"api_key": "k", "admin_key": "a"}, environ={}, path=os.devnull)
+    app = create_app([FakeBackend()], config, load_keys(config))
+    client = testing.TestClient(app)
+    for headers in ({}, {"Authorization": "Bearer k"}, {"Authorization": "Bearer "}):
+        assert client.simulate_post("/admin/reload", headers=headers).status_code == 401
+    for path in ("/v1/models", "/admin", "/admin/reload/x"):
+        assert client.simulate_get(path, headers={"Authorization": "Bearer a"}).status_code == 401
+    app.close()
