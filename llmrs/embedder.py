@@ -4,25 +4,36 @@ from llmrs import Embedder
 
 with Embedder() as embedder:
     vectors = embedder.embed(["first text", "second text"])
+
+Threads and tasks that call at the same time share batches, as the requests of the server do, and the
+vectors are finished by the same kernels.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
+import contextlib
+import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from llmrs import _fast
 from llmrs.backends.local import LocalBackend
 from llmrs.embeddings import Matrix, ModelInfo, Prepared, Truncate
-from llmrs.errors import NonFiniteEmbedding
+from llmrs.errors import InvalidRequest, NonFiniteEmbedding
+from llmrs.threaded import ThreadedCollector, rows_of
+
+InputType: TypeAlias = Literal["query", "document"]
+
+INLINE_CHARACTERS = 8192
+"""Texts of so many characters together are tokenized on the event loop, which takes about 2 ms."""
 
 
 class Embedder:
-    """A local model as a function from texts to vectors. Thread-safe.
+    """A local model as a function from texts to vectors, for any number of threads and tasks.
 
     Args:
         model: a folder in the sentence-transformers layout, or a Hugging Face model id.
@@ -53,8 +64,9 @@ class Embedder:
             model, dtype=dtype, threads=threads, batch_size=batch_size, offline=offline
         )
         self._normalize = normalize
-        # As many threads as the backend takes calls; shared by all callers of `embed`.
-        self._slots = ThreadPoolExecutor(self._backend.limits.slots, "llmrs-embedder")
+        self._collector = ThreadedCollector(self._backend.embed, self._backend.limits)
+        # Its threads keep the collector and the backend alive, but not this object.
+        self._finalizer = weakref.finalize(self, _close, self._collector, self._backend)
 
     @property
     def info(self) -> ModelInfo:
@@ -72,38 +84,61 @@ class Embedder:
         self,
         texts: str | Sequence[str],
         *,
+        dimensions: int | None = None,
         truncate: Truncate = "end",
-        input_type: Literal["query", "document"] | None = None,
+        input_type: InputType | None = None,
+        prompt_name: str | None = None,
     ) -> Matrix:
         """Vectors of texts, float32 [n, dimensions], in order; one text gives one row.
 
         Args:
+            dimensions: a smaller width, to which vectors are cut and scaled to length 1 again: one of
+                those that the model declares, or any where it declares none.
             truncate: which end an over-long text loses, or `none` to refuse it.
             input_type: puts the model's prompt for queries or documents in front, if it has one.
+            prompt_name: puts the model's prompt of that name in front instead.
 
         Raises:
+            InvalidRequest: the model has no such width or prompt, or a text holds a lone surrogate.
             ContextLengthExceeded: a text is too long and `truncate` is `none`.
             NonFiniteEmbedding: the model gave NaN or infinity for a text.
+            EngineError: the model failed on a text, or has been closed.
             TypeError: something is not a string.
         """
-        wanted = [texts] if isinstance(texts, str) else list(texts)
-        for text in wanted:
-            if not isinstance(text, str):
-                raise TypeError(f"texts must be strings, not {type(text).__name__}")
-        prompt = self.info.prompts.get(input_type or "", "")
+        width = self._width(dimensions)
+        wanted = _strings(texts)
+        if not wanted:
+            return np.empty((0, width), np.float32)
+        prompt = self._prompt(input_type, prompt_name)
         prepared = self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
-        matrix = np.empty((len(prepared), self.dimensions), np.float32)
+        return self._finished(self._collector.compute(prepared), width)
 
-        def compute(rows: list[int]) -> None:
-            batch = [prepared[row] for row in rows]
-            matrix[rows] = self._backend.embed(batch, timeout=float("inf")).matrix
+    async def aembed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        truncate: Truncate = "end",
+        input_type: InputType | None = None,
+        prompt_name: str | None = None,
+    ) -> Matrix:
+        """`embed` for asyncio: other tasks run meanwhile. What a cancelled task wanted is not computed."""
+        width = self._width(dimensions)
+        wanted = _strings(texts)
+        if not wanted:
+            return np.empty((0, width), np.float32)
+        prompt = self._prompt(input_type, prompt_name)
 
-        deque(self._slots.map(compute, self._batches(prepared)), maxlen=0)  # raises what one has raised
-        return self._finished(matrix)
+        def prepare() -> list[Prepared]:
+            return self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
+
+        inline = sum(map(len, wanted)) <= INLINE_CHARACTERS
+        prepared = prepare() if inline else await asyncio.to_thread(prepare)
+        return self._finished(await self._gathered(prepared), width)
 
     def close(self) -> None:
-        """Release the model. `embed` fails afterwards."""
-        self._backend.close()  # the threads end with the executor
+        """Release the model. `embed` fails afterwards, and so do calls that wait for a batch."""
+        self._finalizer()
 
     def __enter__(self) -> Embedder:
         return self
@@ -113,31 +148,56 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _batches(self, prepared: Sequence[Prepared]) -> list[list[int]]:
-        """Indices of texts by length, in batches within the backend's limits.
+    def _width(self, dimensions: int | None) -> int:
+        """The width to cut to; it must be one that the model may be cut to."""
+        if dimensions is None or dimensions == self.dimensions:
+            return self.dimensions
+        declared = self.info.matryoshka
+        if not 1 <= dimensions < self.dimensions or (declared and dimensions not in declared):
+            widths = ", ".join(map(str, declared)) or f"1 to {self.dimensions - 1}"
+            raise InvalidRequest(f"dimensions must be {self.dimensions} or of {widths}", param="dimensions")
+        return dimensions
 
-        Neighbours in length share a batch, so that little of it is padding.
-        """
-        limits = self._backend.limits
-        most = min(limits.batch_size, -(-len(prepared) // limits.slots))
-        batches: list[list[int]] = [[]]
-        tokens = 0
-        for index in sorted(range(len(prepared)), key=lambda index: prepared[index].n_tokens):
-            tokens += prepared[index].n_tokens
-            if batches[-1] and (tokens > limits.batch_tokens or len(batches[-1]) == most):
-                batches.append([])
-                tokens = prepared[index].n_tokens
-            batches[-1].append(index)
-        return batches if prepared else []
+    def _prompt(self, input_type: InputType | None, prompt_name: str | None) -> str:
+        if prompt_name is None:
+            return self.info.prompts.get(input_type or "", "")
+        if prompt_name not in self.info.prompts:
+            raise InvalidRequest("the model has no prompt of that name", param="prompt_name")
+        return self.info.prompts[prompt_name]
 
-    def _finished(self, matrix: Matrix) -> Matrix:
-        """Refuse non-finite rows, and scale rows to length 1 if wanted; a zero row stays zero."""
+    async def _gathered(self, prepared: Sequence[Prepared]) -> Matrix:
+        """The collector's answer, which comes on a thread of its own."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+        group = self._collector.submit(prepared, notify)
+        try:
+            await done.wait()
+        finally:
+            self._collector.cancel(group)
+        return rows_of(group)
+
+    def _finished(self, matrix: Matrix, width: int) -> Matrix:
+        """The first `width` numbers of each row, finite, and of length 1 if wanted or cut."""
+        if self._normalize or width < matrix.shape[1]:
+            return _fast.normalize_rows(matrix, width)
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
             raise NonFiniteEmbedding(int(np.argmin(finite)))
-        if not self._normalize:
-            return matrix
-        # In float64: the squares of large float32 values overflow.
-        lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-        scaled: Matrix = (matrix / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
-        return scaled
+        return matrix
+
+
+def _strings(texts: str | Sequence[str]) -> list[str]:
+    wanted = [texts] if isinstance(texts, str) else list(texts)
+    for text in wanted:
+        if not isinstance(text, str):
+            raise TypeError(f"texts must be strings, not {type(text).__name__}")
+    return wanted
+
+
+def _close(collector: ThreadedCollector, backend: LocalBackend) -> None:
+    collector.close()
+    backend.close()

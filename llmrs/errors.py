@@ -57,6 +57,7 @@ class ServiceError(LlmrsError):
             twin.message = f"{self.message} (input[{index}])"
             twin.param = "input"
         twin.args = (twin.message,)
+        twin.__cause__ = self.__cause__
         return twin
 
     def in_field(self, field: str) -> ServiceError:

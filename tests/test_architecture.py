@@ -33,13 +33,14 @@ ROOMS: dict[str, set[str]] = {
     # Vectors.
     "models": GROUND,
     "backends": GROUND | {"_fast", "models"},
-    "embedder": GROUND | {"backends"},
+    "embedder": GROUND | {"_fast", "backends", "threaded"},
     "": {"embedder"},  # llmrs/__init__.py
     # The service.
     "fairqueue": GROUND,
     "batch": GROUND | {"fairqueue"},
     "admission": GROUND | {"fairqueue"},
     "collector": GROUND | {"admission", "batch", "fairqueue"},
+    "threaded": GROUND | {"batch", "collector", "fairqueue"},
     "server": GROUND | {"", "batch", "collector", "fairqueue", "wire", "embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import inspect
+import json
 import subprocess
 import sys
 import threading
@@ -10,9 +14,9 @@ import numpy as np
 import pytest
 
 import llmrs
-from llmrs.embedder import Embedder
+from llmrs.embedder import INLINE_CHARACTERS, Embedder
 from llmrs.embeddings import Vectors
-from llmrs.errors import ContextLengthExceeded, EngineError, ModelError, NonFiniteEmbedding
+from llmrs.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelError, NonFiniteEmbedding
 from tests.models.makers import HIDDEN, make_model, write_json
 
 TEXTS = ["hello world", "a", "", "a b c d e f g h i j k l m n o p", "hello", "query : hello"] * 5
@@ -22,6 +26,10 @@ TEXTS = ["hello world", "a", "", "a b c d e f g h i j k l m n o p", "hello", "qu
 def embedder(tiny):
     with Embedder(str(tiny.folder), dtype="f32", batch_size=4, threads=1) as embedder:
         yield embedder
+
+
+def test_the_signature_is_the_same_for_threads_and_tasks():
+    assert inspect.signature(Embedder.embed) == inspect.signature(Embedder.aembed)
 
 
 def expected(tiny, embedder, texts):
@@ -43,7 +51,8 @@ def test_the_package_offers_it_without_loading_it():
 def test_embedding_loads_no_server():
     code = (
         "import sys; from llmrs import Embedder;"
-        "assert not {'gevent', 'falcon', 'gunicorn', 'requests', 'huggingface_hub'} & set(sys.modules)"
+        "servers = {'gevent', 'falcon', 'gunicorn', 'requests', 'prometheus_client', 'huggingface_hub'};"
+        "assert not servers & set(sys.modules), servers & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -65,7 +74,9 @@ def test_no_text_gives_no_row(embedder):
     assert embedder.embed([]).shape == (0, HIDDEN)
 
 
-def test_batches_stay_within_the_limits(embedder, monkeypatch):
+@pytest.fixture
+def batches(embedder, monkeypatch):
+    """Tokens of each text of each batch that reaches the engine."""
     batches = []
     embed = embedder._backend.embed
 
@@ -73,19 +84,22 @@ def test_batches_stay_within_the_limits(embedder, monkeypatch):
         batches.append([each.n_tokens for each in batch])
         return embed(batch, timeout=timeout)
 
-    monkeypatch.setattr(embedder._backend, "embed", watched)
-    embedder.embed(TEXTS)
+    monkeypatch.setattr(embedder._collector, "_embed", watched)
+    return batches
+
+
+def test_batches_stay_within_the_limits(embedder, batches):
+    texts = [" ".join("abcdefghijklmnop"[:n]) for n in range(1, 16)]
+    embedder.embed(texts)
     assert max(map(len, batches)) == 4
-    flat = [tokens for batch in batches for tokens in batch]
-    assert flat == sorted(flat)
-    assert len(flat) == len(TEXTS)
+    assert sorted(tokens for batch in batches for tokens in batch) == list(range(3, 18))
 
 
-def test_the_token_budget_counts_too(tiny):
-    with Embedder(str(tiny.folder), dtype="f32", threads=1) as embedder:
-        long = embedder._backend.prepare(["a b c d e f g h i j k l m n"] * 9)
-        object.__setattr__(embedder._backend.limits, "batch_tokens", 40)
-        assert [len(batch) for batch in embedder._batches(long)] == [2, 2, 2, 2, 1]
+def test_the_token_budget_counts_too(embedder, batches, monkeypatch):
+    monkeypatch.setitem(vars(embedder._backend.limits), "batch_tokens", 40)
+    texts = ["a b c d e f g h i j k l m n " + last for last in "abcdefghi"]  # 17 tokens each
+    embedder.embed(texts)
+    assert [len(batch) for batch in batches] == [2, 2, 2, 2, 1]
 
 
 def test_without_normalization(tiny):
@@ -135,8 +149,9 @@ def test_a_model_that_is_not_there():
         Embedder("/no/such/folder", offline=True)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_non_finite_vectors_are_never_handed_out(embedder, monkeypatch, bad):
+def test_non_finite_vectors_are_never_handed_out(embedder, monkeypatch, bad, normalize):
     embed = embedder._backend.embed
 
     def broken(batch, *, timeout):
@@ -144,14 +159,15 @@ def test_non_finite_vectors_are_never_handed_out(embedder, monkeypatch, bad):
         matrix[[each.n_tokens == 2 for each in batch], 3] = bad
         return Vectors(matrix)
 
-    monkeypatch.setattr(embedder._backend, "embed", broken)
+    monkeypatch.setattr(embedder._collector, "_embed", broken)
+    monkeypatch.setattr(embedder, "_normalize", normalize)
     with pytest.raises(NonFiniteEmbedding, match="index 2"):
         embedder.embed(["hello", "a", "", "world"])
 
 
 def test_large_and_zero_vectors_are_scaled_safely(embedder):
     matrix = np.array([[3e38, 3e38], [0, 0], [1e-30, 0]], np.float32)
-    scaled = embedder._finished(matrix)
+    scaled = embedder._finished(matrix, 2)
     np.testing.assert_allclose(scaled, [[0.5**0.5, 0.5**0.5], [0, 0], [1, 0]], rtol=1e-6)
     assert scaled.dtype == np.float32
 
@@ -179,3 +195,139 @@ def test_closed(tiny):
         assert len(embedder.embed("a")) == 1
     with pytest.raises(EngineError, match="unloaded"):
         embedder.embed("a")
+
+
+def test_a_forgotten_embedder_ends_its_threads(tiny):
+    def threads():
+        return {thread for thread in threading.enumerate() if thread.name.startswith("llmrs-embedder")}
+
+    before = threads()
+    embedder = Embedder(str(tiny.folder), dtype="f32", threads=1)
+    embedder.embed("a")
+    mine = threads() - before
+    assert mine
+    del embedder
+    gc.collect()
+    for thread in mine:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+# -- smaller widths and named prompts ---------------------------------------------------------------
+
+
+def declare(folder, sizes):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", {**config, "matryoshka_dimensions": sizes})
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_smaller_width_is_cut_and_scaled_again(tiny, normalize):
+    with Embedder(str(tiny.folder), dtype="f32", normalize=normalize, threads=1) as embedder:
+        whole = embedder.embed(TEXTS)
+        cut = embedder.embed(TEXTS, dimensions=5)
+        assert embedder.embed([], dimensions=5).shape == (0, 5)
+        np.testing.assert_array_equal(embedder.embed("a", dimensions=HIDDEN), embedder.embed("a"))
+    assert cut.shape == (len(TEXTS), 5)
+    lengths = np.linalg.norm(whole[:, :5].astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(cut, whole[:, :5] / lengths, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [0, -1, HIDDEN + 1])
+def test_a_width_the_model_does_not_have(embedder, width):
+    with pytest.raises(InvalidRequest, match="dimensions must be"):
+        embedder.embed("a", dimensions=width)
+
+
+def test_declared_widths_are_the_only_ones(tmp_path):
+    made = make_model(tmp_path)
+    declare(made.folder, [8, 16])
+    with Embedder(str(made.folder), dtype="f32", threads=1) as embedder:
+        assert embedder.embed("a", dimensions=8).shape == (1, 8)
+        with pytest.raises(InvalidRequest, match=f"dimensions must be {HIDDEN} or of 8, 16"):
+            embedder.embed("a", dimensions=9)
+
+
+def test_prompts_by_name(tmp_path):
+    made = make_model(tmp_path)
+    write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"plain": "hello "}})
+    with Embedder(str(made.folder), dtype="f32", threads=1) as embedder:
+        named = embedder.embed("a", prompt_name="plain")
+        np.testing.assert_allclose(named, expected(made, embedder, ["hello a"]), atol=1e-5)
+        with pytest.raises(InvalidRequest, match="no prompt of that name"):
+            embedder.embed("a", prompt_name="other")
+
+
+# -- asyncio ----------------------------------------------------------------------------------------
+
+
+def test_tasks_get_what_threads_get(embedder):
+    async def main():
+        alone = await asyncio.gather(*(embedder.aembed(text) for text in TEXTS))
+        together = await embedder.aembed(TEXTS)
+        long = await embedder.aembed(["a b c " * INLINE_CHARACTERS, "b"], dimensions=4)
+        nothing = await embedder.aembed([])
+        return np.concatenate(alone), together, long, nothing
+
+    alone, together, long, nothing = asyncio.run(main())
+    np.testing.assert_allclose(alone, embedder.embed(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(together, embedder.embed(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(
+        long, embedder.embed(["a b c " * INLINE_CHARACTERS, "b"], dimensions=4), atol=1e-5
+    )
+    assert nothing.shape == (0, HIDDEN)
+
+
+def test_tasks_share_batches(tiny, monkeypatch):
+    sizes = []
+    with Embedder(str(tiny.folder), dtype="f32", threads=1) as embedder:
+        embed = embedder._backend.embed
+        gate = threading.Event()
+
+        def watched(batch, *, timeout):
+            sizes.append(len(batch))
+            assert gate.wait(60)
+            return embed(batch, timeout=timeout)
+
+        monkeypatch.setattr(embedder._collector, "_embed", watched)
+
+        async def main():
+            first = asyncio.create_task(embedder.aembed("hello"))
+            while not sizes:
+                await asyncio.sleep(0.001)
+            rest = [asyncio.create_task(embedder.aembed(letter)) for letter in "abcdefgh"]
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(first, *rest)
+
+        asyncio.run(main())
+    assert sizes == [1, 8]
+
+
+def test_a_cancelled_task_leaves_nothing_behind(embedder, monkeypatch):
+    gate = threading.Event()
+    embed = embedder._backend.embed
+
+    def slow(batch, *, timeout):
+        assert gate.wait(60)
+        return embed(batch, timeout=timeout)
+
+    monkeypatch.setattr(embedder._collector, "_embed", slow)
+
+    async def main():
+        task = asyncio.create_task(embedder.aembed("hello"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    gate.set()  # the batch comes back to a loop that is closed
+    assert embedder.embed("a").shape == (1, HIDDEN)
+
+
+def test_errors_reach_tasks(embedder):
+    with pytest.raises(ContextLengthExceeded, match=r"input\[1\]"):
+        asyncio.run(embedder.aembed(["a", "a b " * 100], truncate="none"))
+    with pytest.raises(TypeError, match="must be strings"):
+        asyncio.run(embedder.aembed(["a", 3]))
