@@ -206,16 +206,17 @@ class BackendPool(Backend):
             sent, denied = self._retries
             if not self._budget.take():
                 self._retries = Retries(sent, denied + 1)
-                raise error
+                raise self._suspect(errand, error)
             self._retries = Retries(sent + 1, denied)
 
     def _suspect(self, errand: Errand, error: ServiceError) -> ServiceError:
-        """Two backends failed on the same batch: it may be to blame, or both are."""
-        for replica in errand.blamed:
-            replica.breaker.halve_failure()
-        # Split, it is sent several times more: not while they fail on everything, and not without limit.
+        """What a batch that one or two backends failed on is answered: it may be to blame, or they are."""
+        if len(errand.blamed) == 2:
+            for replica in errand.blamed:
+                replica.breaker.halve_failure()
+        # Split, it is sent several times more: while they fail on everything, until their breakers open.
         working = all(replica.in_service for replica in errand.blamed)
-        error.poison = isinstance(error, Failed) and working and self._budget.take()
+        error.poison = isinstance(error, Failed) and bool(errand.blamed) and working
         return error
 
 

@@ -33,7 +33,6 @@ class Replica:
         refusal: why its vectors are not its peers'.
         reason: why it is not used.
         doubted: whether something made it worth a look.
-        silent: whether it left the last health check without an answer.
         alive_at: when it last answered anything.
         proved_at: when it last embedded the fixed texts.
         running, tries, failures: batches in flight; sent so far; failed of those.
@@ -47,7 +46,7 @@ class Replica:
         self.print: Matrix | None = None
         self.refusal: str | None = None
         self.reason: str | None = None
-        self.doubted = self.silent = False
+        self.doubted = False
         self.alive_at = self.proved_at = float("-inf")
         self.running = self.tries = self.failures = 0
         self._slots = slots
@@ -78,7 +77,7 @@ class Replica:
         """
         if not self.in_service or self.pause:
             return 0
-        if self.breaker.failures or self.silent:
+        if self.breaker.failures:
             return 1
         ramped = (self._clock() - self._ramps_since) / RAMP_SECONDS
         return self._slots if ramped >= 1 else 1 + int((self._slots - 1) * ramped)
@@ -100,19 +99,17 @@ class Replica:
 
     def succeed(self) -> None:
         self.alive_at = self._clock()
-        self.silent = False
         self.breaker.success()
 
     def fail(self, reason: str, *, counts: bool = True) -> None:
         """A batch failed. It does not count if the replica had hardly any time for it."""
         self.failures += 1
-        self.doubted = True
-        self.alive_at = float("-inf")
         if counts:
             self.count_failure(reason)
 
     def count_failure(self, reason: str) -> None:
         """One of the failures of which many take it out of service."""
+        self.doubted = True  # by now something else may be at its address
         if self.breaker.failure():
             log.warning("backend %s down: %s", self.url, reason)
             self._go_down(reason)
@@ -140,7 +137,7 @@ class Replica:
         """It gave the fixed texts' vectors, whosever they are."""
         self.print = found
         self.proved_at = self.alive_at = self._clock()
-        self.doubted = self.silent = False
+        self.doubted = False
         self.breaker.success()
 
     def take_in(self) -> None:

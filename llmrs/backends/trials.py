@@ -81,12 +81,11 @@ class Trials:
         """Take a replica in, take it out, or refuse it, as the fixed texts' vectors are."""
         try:
             found = self._ask(replica, timeout)
-        except (DeadlineExceeded, QueueFull) as error:
+        except (DeadlineExceeded, Unanswered, QueueFull) as error:
             with self._changed:
                 if not replica.in_service:
                     replica.take_out(error.message)
-                elif isinstance(error, DeadlineExceeded):  # it may only be busy
-                    replica.silent = True
+                elif not isinstance(error, QueueFull):  # it may be busy, which it did not say
                     replica.count_failure(error.message)
                 self._changed.notify_all()
         except ServiceError as error:
@@ -113,13 +112,11 @@ class Trials:
             replica.backend.check(timeout=CHECK_SECONDS)
         except Unanswered as error:
             with self._changed:
-                replica.silent = True
                 replica.count_failure(error.message)
         except ServiceError as error:
             self._take_out(replica, error.message)
         else:
             replica.alive_at = self._clock()
-            replica.silent = False
 
     def _take_out(self, replica: Replica, reason: str) -> None:
         with self._changed:

@@ -6,6 +6,7 @@ by recursion: while one backend computes, its hook may send the next batch throu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 
@@ -277,9 +278,34 @@ def test_one_that_fails_at_once_does_not_get_the_most(two):
     assert two.states == "du"
 
 
+def test_the_fuller_one_is_passed_over_even_if_it_is_its_turn(two):
+    two.peers[1].behave = busy(1)
+    chosen = []
+
+    def nest(batch):
+        if batch == ("first",):
+            two.embed("second")
+        elif batch == ("second",):
+            two.now += 1
+            two.peers[1].behave = nest
+            two.embed("third")
+        elif batch == ("third",):
+            two.embed("fourth")
+        elif batch == ("fourth",):
+            chosen.extend(replica.running for replica in two.pool.replicas)
+
+    two.embed()
+    two.embed()
+    two.peers[0].behave = nest
+    two.embed("first")
+    assert chosen == [2, 2]
+
+
 def test_after_a_failure_a_share_is_one_until_a_success(two):
     two.peers[0].behave = unreachable
+    assert two.pool.limits.slots == 2 * SLOTS
     two.embed()
+    assert two.pool.limits.slots == 1 + SLOTS
     assert [replica.share for replica in two.pool.replicas] == [1, SLOTS]
     two.peers[0].behave = lambda batch: None
     two.embed()
@@ -396,6 +422,35 @@ def test_retries_have_a_budget(three):
     assert three.pool.retries.denied > 100
 
 
+def test_batches_fill_the_budget(two):
+    """Without time passing: a fifth of a retry each."""
+
+    def fail_next():
+        def behave(batch):
+            for peer in two.peers:
+                peer.behave = lambda batch: None
+            raise Failed(503)
+
+        for peer in two.peers:
+            peer.behave = behave
+        two.embed()
+
+    while not two.pool.retries.denied:
+        with contextlib.suppress(Failed):
+            fail_next()
+        for _ in range(3):
+            two.embed()
+    sent = two.pool.retries.sent
+    for _ in range(10):
+        two.embed()
+    for _ in range(6):
+        with contextlib.suppress(Failed):
+            fail_next()
+    # Less than one was left; since then 3 + 10 + 6 batches have paid 3.8.
+    assert two.pool.retries.sent - sent == 4
+    assert two.now == 1000
+
+
 def test_an_error_of_ours_frees_the_place(two):
     def bug(batch):
         raise ZeroDivisionError
@@ -510,6 +565,30 @@ def test_poison_alone_counts_half(two):
     assert sent > FAILURES
 
 
+def test_a_batch_is_not_split_when_one_of_the_two_is_out_of_service_by_now(two):
+    two.peers[0].behave = unreachable
+    while two.pool.replicas[0].failures < FAILURES - 1:
+        two.embed()
+    for peer in two.peers:
+        peer.behave = failing(500)
+    with pytest.raises(Failed) as caught:
+        two.embed()
+    assert (two.states, caught.value.poison) == ("du", False)
+
+
+def test_with_an_empty_budget_a_batch_is_split_without_a_second_opinion(two):
+    while two.pool._budget.take():
+        pass
+    two.peers[0].behave = two.peers[1].behave = failing(500)
+    with pytest.raises(Failed) as caught:
+        two.embed("a", "b")
+    assert (caught.value.poison, two.loads) == (True, [1, 0])
+    two.peers[0].behave = two.peers[1].behave = failing(503)
+    with pytest.raises(Failed) as caught:
+        two.embed("a", "b")
+    assert not caught.value.poison
+
+
 def test_an_outage_is_not_split_for_ever(two):
     for peer in two.peers:
         peer.behave = failing(500)
@@ -587,6 +666,7 @@ def test_a_recovery_is_a_trial_and_a_slow_start(two):
     assert len(two.peers[0].batches) == asked, "not before its trial"
     two.tend(2)
     assert (two.states, two.peers[0].trials) == ("uu", trials + 1)
+    assert two.pool.replicas[0].reason is None
     assert two.peers[0].forgotten == 2, "it may have been replaced by something that speaks otherwise"
     began = two.now
     shares = []
@@ -721,7 +801,9 @@ def test_a_model_that_was_put_right_is_taken_in():
     world.embed()
     trials = world.peers[1].trials
     world.peers[1].model = "m"
-    world.tend(RECHECK_SECONDS)
+    world.tend(RECHECK_SECONDS - 1)
+    assert (world.states, world.peers[1].trials) == ("ur", trials)
+    world.tend(1)
     assert world.states == "uu"
     assert world.peers[1].trials == trials + 1
     assert world.pool.replicas[1].reason is None
