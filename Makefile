@@ -10,7 +10,7 @@ serve: .venv/installed
 	@exec $(BIN)/llmrs serve
 
 # Whatever starts a server is tested on both worker classes: gunicorn's first, then ours with all else.
-test: .venv/installed-test lint
+test: .venv/installed-test .venv-adapters/installed lint
 	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration
 	$(BIN)/pytest
 
@@ -63,6 +63,12 @@ clean:
 	@if command -v npm >/dev/null; then \
 	  npm install --prefix tests/clients --no-package-lock --no-audit --no-fund --loglevel=error; \
 	else echo "npm not found: the openai-node tests will be skipped"; fi
+	@touch $@
+
+# The libraries that llmrs.langchain and llmrs.llamaindex are for.
+.venv-adapters/installed: tests/requirements-adapters.txt
+	$(PYTHON) -m venv .venv-adapters
+	.venv-adapters/bin/pip install --quiet --requirement $<
 	@touch $@
 
 .venv-%/installed: bench/requirements/%.txt

@@ -34,6 +34,8 @@ ROOMS: dict[str, set[str]] = {
     "models": GROUND,
     "backends": GROUND | {"_fast", "models"},
     "embedder": GROUND | {"_fast", "backends", "threaded"},
+    "langchain": GROUND | {"embedder"},
+    "llamaindex": GROUND | {"embedder"},
     "": {"embedder"},  # llmrs/__init__.py
     # The service.
     "fairqueue": GROUND,
@@ -60,6 +62,8 @@ WRAPPED = {
     "httptools": {"server": 1, "backends": 1},  # Of what clients send, and of what backends answer.
     "prometheus_client": {"server": 1},
     "opentelemetry": {"server": 1},
+    "langchain_core": {"langchain": 1},
+    "llama_index": {"llamaindex": 1},
     "falcon": {"server": None},
     "gevent": {"server": None},
     "gunicorn": {"server": None},

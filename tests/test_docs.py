@@ -72,7 +72,8 @@ def test_every_curl_line_works(readme: str, running: Server) -> None:
 
 @pytest.mark.parametrize("readme", READMES)
 def test_every_python_example_works(readme: str, running: Server, tmp_path: Path) -> None:
-    examples = blocks(readme, "python")
+    # tests/adapters/ runs the one that needs their libraries.
+    examples = [example for example in blocks(readme, "python") if "llmrs.langchain" not in example]
     assert len(examples) >= 2
     outputs = []
     for example in examples:

@@ -1,0 +1,65 @@
+"""The adapters for LangChain and LlamaIndex, with those libraries and without.
+
+They bring fifty packages, so they live in an environment of their own, `make .venv-adapters/installed`,
+and what needs them runs in a process that finds it behind its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, clean_environment
+
+REAL = {"langchain": 5, "llamaindex": 6}
+"""How many tests there are with each."""
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Variables of a process that finds the libraries."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = ROOT / ".venv-adapters/lib" / version / "site-packages"
+    if not packages.exists():
+        message = "the adapters' libraries are missing: make .venv-adapters/installed"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return {**clean_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}"}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_with_the_real_library(environment: dict[str, str], name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"tests/adapters/real_{name}.py"],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"^{REAL[name]} passed", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README-ZH.md"])
+def test_the_readmes_example(environment: dict[str, str], readme: str, tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = [example for example in examples if "llmrs.langchain" in example]
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "384 384\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "library", "package"),
+    [("langchain", "langchain_core", "langchain-core"), ("llamaindex", "llama_index", "llama-index-core")],
+)
+def test_without_the_library_the_error_says_what_to_install(module: str, library: str, package: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; import llmrs.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    last = done.stderr.splitlines()[-1]
+    assert last == f"ImportError: llmrs.{module} needs {package}: pip install 'llmrs[{module}]'"
