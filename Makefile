@@ -10,7 +10,7 @@ serve: .venv/installed
 	@exec $(BIN)/llmrs serve
 
 # Whatever starts a server is tested on both worker classes: gunicorn's first, then ours with all else.
-test: .venv/installed-test .venv-adapters/installed lint
+test: .venv/installed-test .venv-adapters/installed .venv-oracles/installed lint
 	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration
 	$(BIN)/pytest
 
@@ -69,6 +69,12 @@ clean:
 .venv-adapters/installed: tests/requirements-adapters.txt
 	$(PYTHON) -m venv .venv-adapters
 	.venv-adapters/bin/pip install --quiet --requirement $<
+	@touch $@
+
+# What the families of models are compared with, in an environment of its own.
+.venv-oracles/installed: tests/requirements-oracles.txt
+	$(PYTHON) -m venv .venv-oracles
+	.venv-oracles/bin/pip install --quiet --requirement $<
 	@touch $@
 
 .venv-%/installed: bench/requirements/%.txt

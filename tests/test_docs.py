@@ -18,6 +18,7 @@ from llmrs import errors
 from llmrs.backends.protocols import TEI, Embed, Ollama, OpenAI
 from llmrs.config import OPTIONS, load, reference_table
 from llmrs.flags import COMMANDS
+from llmrs.models.families import FAMILIES
 from llmrs.server.app import create_app
 from tests.bench import bench_module
 from tests.engines import FakeBackend
@@ -187,6 +188,12 @@ def test_every_route_is_listed(readme: str) -> None:
     assert named <= paths | backends
 
 
+def test_every_family_of_models_is_listed() -> None:
+    table = text("docs/models.md").partition("## Families")[2].partition("##")[0].partition("|---")[2]
+    listed = re.findall(r"^\| [^|]* \| `([\w-]+)` \|", table, re.MULTILINE)
+    assert set(listed) == FAMILIES.keys()
+
+
 @pytest.mark.parametrize("readme", READMES)
 def test_every_backend_protocol_is_listed(readme: str) -> None:
     for protocol in (Embed, OpenAI, TEI, Ollama):
@@ -194,7 +201,15 @@ def test_every_backend_protocol_is_listed(readme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [*READMES, "CONTRIBUTING.md", "SECURITY.md", "docs/performance.md", "docs/operations.md"]
+    "document",
+    [
+        *READMES,
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/performance.md",
+        "docs/operations.md",
+        "docs/models.md",
+    ],
 )
 def test_links_and_paths_lead_somewhere(document: str) -> None:
     body = text(document)

@@ -1,172 +1,166 @@
-"""The encoders that can be built, as data: their sizes, and what their tensors are called.
+"""What an encoder can be made of, as data: sizes, options, and what its tensors are called.
 
-One block diagram serves the whole BERT family; its members differ in names, in the first row of
-the position table they use, and in whether they have token types. A new member is a row here.
+One block diagram serves all families; they differ in names, sizes and in which of its parts they use.
+`names` has the names, `families` and `rotary` read these values from Hugging Face configurations, and
+`encoder` and `attention` build the graph that they describe.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from llmrs.errors import ModelError
-from llmrs.models.settings import Settings
+MASK_BYTES = 1 << 30
+"""The most that one attention mask may take. Every token of a text is compared with every other, so a
+mask grows with the square of the length: a text of 16,384 tokens takes this much, and with a bias for
+each of 12 heads one of 4,729."""
 
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-"""Names of `hidden_act` in Hugging Face configurations, by what they compute."""
+
+@dataclass(frozen=True)
+class Part:
+    """One of `of` equal parts, by rows, of a tensor that holds several side by side."""
+
+    name: str
+    index: int
+    of: int
+
+
+Name: TypeAlias = str | Part
+
+
+def below(prefix: str, name: Name) -> Name:
+    """The name with a prefix before it."""
+    return Part(prefix + name.name, name.index, name.of) if isinstance(name, Part) else prefix + name
 
 
 @dataclass(frozen=True)
 class Names:
-    """What the tensors of one layer are called, below the layer's own prefix."""
+    """What tensors are called, without `.weight` and `.bias`; those of a layer below its prefix.
 
-    layer: str
-    query: str
-    key: str
-    value: str
+    Each of the two branches of a layer, attention and feed-forward, may have three norms: of what goes
+    into the branch, of what comes out of it, and of the sum with what went past it. None is a norm
+    (or projection) that is not there; that alone tells layers that normalize first from those that
+    normalize last.
+    """
+
+    query: Name
+    key: Name
+    value: Name
     attention_output: str
-    attention_norm: str
-    up: str
+    up: Name
     down: str
-    output_norm: str
+    gate: Name | None = None
+    words: str = "embeddings.word_embeddings"
+    types: str = "embeddings.token_type_embeddings"
+    positions: str = "embeddings.position_embeddings"
+    embedding_norm: str | None = "embeddings.LayerNorm"
+    projection: str | None = None
+    attention_input_norm: str | None = None
+    attention_branch_norm: str | None = None
+    attention_norm: str | None = None
+    feed_forward_input_norm: str | None = None
+    feed_forward_branch_norm: str | None = None
+    output_norm: str | None = None
+    query_norm: str | None = None
+    key_norm: str | None = None
+    final_norm: str | None = None
+    distance_bias: str | None = None
 
 
-BERT = Names(
-    layer="encoder.layer.{}.",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    up="intermediate.dense",
-    down="output.dense",
-    output_norm="output.LayerNorm",
-)
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding (Su et al., 2021): queries and keys turned by their positions.
 
-DISTILBERT = Names(
-    layer="transformer.layer.{}.",
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attention_output="attention.out_lin",
-    attention_norm="sa_layer_norm",
-    up="ffn.lin1",
-    down="ffn.lin2",
-    output_norm="output_layer_norm",
-)
+    Pair i of a head's w numbers is turned by position / (theta ** (2 i / w) * factor).
+    """
+
+    theta: float
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What may differ from layer to layer.
+
+    Attributes:
+        prefix: what stands before the names of its tensors.
+        rope: how its queries and keys are turned; None for not at all.
+        reach: how far a token sees to either side; None for the whole text.
+        input_norm: False for a layer without the norm before its attention that the others have.
+    """
+
+    prefix: str
+    rope: Rope | None = None
+    reach: int | None = None
+    input_norm: bool = True
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Sizes and names of an encoder.
+    """Sizes, options and names of an encoder.
 
     Attributes:
-        layers, heads, hidden, intermediate: its dimensions.
+        layers: in order; two may share their tensors.
+        heads, key_heads, head_width: of the attention; several heads may share keys and values.
+        hidden, intermediate, embedding: widths of the residual stream, of the feed-forward layers and
+            of the embedding tables.
         vocabulary: rows of the word table; token ids are below it.
-        positions: rows of the position table.
+        positions: how many positions the model has.
+        position_table: whether they are rows of a table.
         token_types: rows of the token type table, 0 for none. Only the first is used.
         padding_id: the id that fills padded places.
         positions_skip_padding: whether positions count from `padding_id` + 1, and only places
             that do not hold `padding_id` (RoBERTa, after fairseq), or simply from 0 (BERT).
-        epsilon: what layer norms add to the variance.
-        activation: `gelu` (by erf), `gelu_tanh`, `relu` or `silu`.
+        distance_bias: what is added to a score for how far two tokens are apart: `buckets` learned
+            for ranges of distances (MPNet, after T5), or `alibi`, a slope for each head.
+        causal: whether a token sees none after it.
+        norm: `layer`, or `rms` without subtracting the mean; `rms_plus_one` stores its weights
+            less 1 (Gemma).
+        epsilon: what norms add to the variance.
+        activation: `gelu` (by erf), `gelu_tanh`, `relu` or `silu`; of the gate where there is one.
+        attention_bias, up_bias, down_bias, norm_bias: which layers have a bias; `up_bias` is the
+            gate's, too.
+        embedding_scale: what word vectors are multiplied with.
+        score_scale: what attention scores are multiplied with; None for 1 / sqrt(head_width).
     """
 
     names: Names
-    layers: int
+    layers: tuple[Layer, ...]
     heads: int
+    key_heads: int
+    head_width: int
     hidden: int
     intermediate: int
+    embedding: int
     vocabulary: int
     positions: int
-    token_types: int
     padding_id: int
-    positions_skip_padding: bool
     epsilon: float
     activation: str
+    position_table: bool = False
+    token_types: int = 0
+    positions_skip_padding: bool = False
+    distance_bias: Literal["buckets", "alibi"] | None = None
+    causal: bool = False
+    norm: Literal["layer", "rms", "rms_plus_one"] = "layer"
+    attention_bias: bool = True
+    up_bias: bool = True
+    down_bias: bool = True
+    norm_bias: bool = True
+    embedding_scale: float = 1.0
+    score_scale: float | None = None
 
     @property
     def max_tokens(self) -> int:
-        """The longest input that has a position for each of its tokens."""
-        return self.positions - (self.padding_id + 1 if self.positions_skip_padding else 0)
+        """The longest input that has a position for each of its tokens, and a mask of bounded size."""
+        positions = self.positions - (self.padding_id + 1 if self.positions_skip_padding else 0)
+        masks = self.heads if self.distance_bias else 1
+        return min(positions, math.isqrt(MASK_BYTES // (4 * masks)))
 
-
-def read_encoder(config: Settings) -> Encoder:
-    """The encoder that a Hugging Face `config.json` describes.
-
-    Raises:
-        ModelError: of a kind that cannot be built, or described incompletely.
-    """
-    kind = config.text("model_type")
-    if kind == "bert":
-        encoder = _bert(config, skip_padding=False)
-    elif kind in ("roberta", "xlm-roberta", "camembert"):
-        encoder = _bert(config, skip_padding=True)
-    elif kind == "distilbert":
-        encoder = _distilbert(config)
-    else:
-        raise ModelError(
-            f"{config.path}: model_type {kind[:40]!r} is not supported; use a bert, roberta, xlm-roberta, "
-            "camembert or distilbert model, or serve this one elsewhere and set BACKEND_URL"
-        )
-    if encoder.hidden % encoder.heads:
-        raise ModelError(f"{config.path}: {encoder.heads} heads do not divide {encoder.hidden} dimensions")
-    if encoder.max_tokens < 1:
-        raise ModelError(f"{config.path}: {encoder.positions} positions leave no room for a token")
-    return encoder
-
-
-def _bert(config: Settings, *, skip_padding: bool) -> Encoder:
-    if config.text("position_embedding_type", default="absolute") != "absolute":
-        raise ModelError(f"{config.path}: only absolute position embeddings are supported")
-    if config.flag("is_decoder", default=False):
-        raise ModelError(f"{config.path}: the model is a decoder, only encoders are supported")
-    return Encoder(
-        names=BERT,
-        layers=config.integer("num_hidden_layers"),
-        heads=config.integer("num_attention_heads"),
-        hidden=config.integer("hidden_size"),
-        intermediate=config.integer("intermediate_size"),
-        vocabulary=config.integer("vocab_size"),
-        positions=config.integer("max_position_embeddings"),
-        token_types=config.integer("type_vocab_size", default=2, minimum=0),
-        padding_id=config.integer("pad_token_id", default=1 if skip_padding else 0, minimum=0),
-        positions_skip_padding=skip_padding,
-        epsilon=config.number("layer_norm_eps", default=1e-12),
-        activation=_activation(config, "hidden_act"),
-    )
-
-
-def _distilbert(config: Settings) -> Encoder:
-    return Encoder(
-        names=DISTILBERT,
-        layers=config.integer("n_layers", "num_hidden_layers"),
-        heads=config.integer("n_heads", "num_attention_heads"),
-        hidden=config.integer("dim", "hidden_size"),
-        intermediate=config.integer("hidden_dim", "intermediate_size"),
-        vocabulary=config.integer("vocab_size"),
-        # Sinusoidal tables are stored in the weights like learned ones.
-        positions=config.integer("max_position_embeddings"),
-        token_types=0,
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
-        positions_skip_padding=False,
-        # Fixed in DistilBERT's code, not in its configuration.
-        epsilon=1e-12,
-        activation=_activation(config, "activation"),
-    )
-
-
-def _activation(config: Settings, name: str) -> str:
-    value = config.text(name, default="gelu")
-    if value not in ACTIVATIONS:
-        raise ModelError(
-            f"{config.path}: {name} {value[:40]!r} is not supported, only {', '.join(sorted(ACTIVATIONS))}"
-        )
-    return ACTIVATIONS[value]
+    @property
+    def multiplications(self) -> int:
+        """Of all linear layers, for one token."""
+        attention = 2 * (self.heads + self.key_heads) * self.head_width
+        feed_forward = (3 if self.names.gate else 2) * self.intermediate
+        return len(self.layers) * self.hidden * (attention + feed_forward)

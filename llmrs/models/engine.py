@@ -90,7 +90,7 @@ class Engine:
             self._warm_up(request, WARM_UP_SHAPES, WARM_UP_SECONDS / self.streams)
         # A text that comes alone gets the threads of all streams, from a small model's second copy.
         self._lone: deque[Any] = deque()
-        if self.streams > 1 and _multiplications(folder.encoder) <= SMALL_ENCODER:
+        if self.streams > 1 and folder.encoder.multiplications <= SMALL_ENCODER:
             compiled = _compile(graph.model, dtype, min(threads, MOST_THREADS), 1)
             self._lone.append(compiled.create_infer_request())
             self._warm_up(self._lone[0], WARM_UP_SHAPES[:8], WARM_UP_SECONDS / 2)
@@ -177,14 +177,9 @@ def streams_for(encoder: Encoder, threads: int) -> int:
     Large encoders: one, which is as fast and answers soonest. Small ones: two or more, of at most
     MOST_THREADS each.
     """
-    if _multiplications(encoder) > SMALL_ENCODER:
+    if encoder.multiplications > SMALL_ENCODER:
         return 1
     return min(threads, max(2, -(-threads // MOST_THREADS)))
-
-
-def _multiplications(encoder: Encoder) -> int:
-    """Of all linear layers, for one token."""
-    return encoder.layers * encoder.hidden * (4 * encoder.hidden + 2 * encoder.intermediate)
 
 
 def _compile(graph: ov.Model, dtype: str, threads: int, streams: int) -> Any:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from llmrs.errors import ModelError
-from llmrs.models.architectures import Encoder, read_encoder
+from llmrs.models.architectures import Encoder
+from llmrs.models.families import read_encoder
 from llmrs.models.settings import Settings, read_json, read_settings
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")

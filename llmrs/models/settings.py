@@ -52,6 +52,13 @@ class Settings:
         """true or false."""
         return self._get(names, default, bool)
 
+    def object(self, name: str) -> Settings:
+        """An object inside this one, empty when it is missing."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise ModelError(f"{self.path}: {name} is of the wrong type ({type(value).__name__})")
+        return Settings(self.path, value or {})
+
     def raw(self, name: str) -> Any:
         """The value as it is; None when it is missing."""
         return self._values.get(name)

@@ -171,7 +171,16 @@ def test_unset_workers_follow_the_threads(tiny, threads, slots):
 
 def test_a_large_model_computes_one_batch_at_a_time(tiny):
     encoder = read_folder(tiny.folder).encoder
-    large = dataclasses.replace(encoder, layers=12, hidden=768, intermediate=3072)
+    large = dataclasses.replace(
+        encoder,
+        layers=encoder.layers[:1] * 12,
+        heads=12,
+        key_heads=12,
+        head_width=64,
+        hidden=768,
+        intermediate=3072,
+    )
+    assert large.multiplications == 12 * (4 * 768 * 768 + 2 * 768 * 3072)
     assert [streams_for(large, threads) for threads in (1, 2, 16)] == [1, 1, 1]
 
 

@@ -1,0 +1,150 @@
+"""The families of encoders that can be built: what their Hugging Face `config.json` says.
+
+A family is a function from the configuration to an `Encoder`, entered in `FAMILIES` under the
+`model_type` that its configurations carry. Here are those with positions from a table or a bias.
+A setting that would change the vectors and is not understood is an error, never ignored.
+docs/models.md lists the families, and a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from llmrs.errors import ModelError
+from llmrs.models import names
+from llmrs.models.architectures import Encoder, Layer
+from llmrs.models.settings import Settings
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Names of `hidden_act` in Hugging Face configurations, by what they compute."""
+
+
+def activation(config: Settings, *keys: str, default: str = "gelu") -> str:
+    """What the activation that a configuration names computes.
+
+    Raises:
+        ModelError: it is none of those that can be built.
+    """
+    value = config.text(*keys, default=default)
+    if value not in ACTIVATIONS:
+        raise ModelError(
+            f"{config.path}: {keys[0]} {value[:40]!r} is not supported, only {', '.join(sorted(ACTIVATIONS))}"
+        )
+    return ACTIVATIONS[value]
+
+
+def read_encoder(config: Settings) -> Encoder:
+    """The encoder that a Hugging Face `config.json` describes.
+
+    Raises:
+        ModelError: of a kind that cannot be built, or described incompletely.
+    """
+    kind = config.text("model_type")
+    if kind not in FAMILIES:
+        raise ModelError(
+            f"{config.path}: model_type {kind[:40]!r} is not supported, only {', '.join(sorted(FAMILIES))}; "
+            "use another model, or serve this one elsewhere and set BACKEND_URL"
+        )
+    encoder = FAMILIES[kind](config)
+    if encoder.max_tokens < 1:
+        raise ModelError(f"{config.path}: {encoder.positions} positions leave no room for a token")
+    return encoder
+
+
+def head_width(config: Settings, heads: int, hidden: int) -> int:
+    """Of heads that share the hidden width equally."""
+    if hidden % heads:
+        raise ModelError(f"{config.path}: {heads} heads do not divide {hidden} dimensions")
+    return hidden // heads
+
+
+def _bert(config: Settings) -> Encoder:
+    return _like_bert(config)
+
+
+def _roberta(config: Settings) -> Encoder:
+    return _like_bert(config, skip_padding=True)
+
+
+def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
+    if config.text("position_embedding_type", default="absolute") != "absolute":
+        raise ModelError(f"{config.path}: only absolute position embeddings are supported")
+    if config.flag("is_decoder", default=False):
+        raise ModelError(f"{config.path}: the model is a decoder, only encoders are supported")
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    layers = config.integer("num_hidden_layers")
+    return Encoder(
+        names=names.BERT,
+        layers=tuple(Layer(names.BERT_LAYER.format(index)) for index in range(layers)),
+        heads=heads,
+        key_heads=heads,
+        head_width=head_width(config, heads, hidden),
+        hidden=hidden,
+        intermediate=config.integer("intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        positions=config.integer("max_position_embeddings"),
+        position_table=True,
+        token_types=config.integer("type_vocab_size", default=2, minimum=0),
+        padding_id=config.integer("pad_token_id", default=1 if skip_padding else 0, minimum=0),
+        positions_skip_padding=skip_padding,
+        epsilon=config.number("layer_norm_eps", default=1e-12),
+        activation=activation(config, "hidden_act"),
+    )
+
+
+def _distilbert(config: Settings) -> Encoder:
+    heads, hidden = config.integer("n_heads", "num_attention_heads"), config.integer("dim", "hidden_size")
+    layers = config.integer("n_layers", "num_hidden_layers")
+    return Encoder(
+        names=names.DISTILBERT,
+        layers=tuple(Layer(names.DISTILBERT_LAYER.format(index)) for index in range(layers)),
+        heads=heads,
+        key_heads=heads,
+        head_width=head_width(config, heads, hidden),
+        hidden=hidden,
+        intermediate=config.integer("hidden_dim", "intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        # Sinusoidal tables are stored in the weights like learned ones.
+        positions=config.integer("max_position_embeddings"),
+        position_table=True,
+        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        # Fixed in DistilBERT's code, not in its configuration.
+        epsilon=1e-12,
+        activation=activation(config, "activation"),
+    )
+
+
+def _mpnet(config: Settings) -> Encoder:
+    encoder = _like_bert(config, skip_padding=True)
+    if config.integer("relative_attention_num_buckets", default=32) != 32:
+        # transformers has a table of that size, and uses the first 32 rows whatever it says.
+        raise ModelError(f"{config.path}: only 32 relative_attention_num_buckets are supported")
+    return replace(
+        encoder,
+        names=names.MPNET,
+        token_types=0,
+        padding_id=1,  # fixed in MPNet's code, not in its configuration
+        distance_bias="buckets",
+    )
+
+
+FAMILIES: dict[str, Callable[[Settings], Encoder]] = {
+    "bert": _bert,
+    "camembert": _roberta,
+    "distilbert": _distilbert,
+    "mpnet": _mpnet,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+}
+"""Every family by its `model_type`."""

@@ -1,0 +1,89 @@
+"""Every family against transformers and sentence-transformers: text in, vector out.
+
+The oracle runs in an environment of its own, see families.py. It is made by `make test`, or by
+`make .venv-oracles/installed`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmrs.backends.local import LocalBackend
+from llmrs.models.families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-oracles/bin/python"
+
+CASES = ("bert", "camembert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+"""Those of families.py."""
+
+
+@pytest.fixture(scope="session")
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all cases. Without the oracle's environment: a failure under CI, else a skip."""
+    if not PYTHON.exists():
+        message = "the environment of transformers is missing: make .venv-oracles/installed"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    folder = tmp_path_factory.mktemp("families")
+    done = subprocess.run(
+        [PYTHON, Path(__file__).parent / "families.py", folder],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short_warm_up(monkeypatch):
+    monkeypatch.setattr("llmrs.models.engine.WARM_UP_SECONDS", 0.0)
+
+
+def cosines(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return (a * b).sum(axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def same(vectors, expected):
+    assert vectors.shape == expected.shape
+    assert np.isfinite(vectors).all()
+    assert cosines(vectors, expected).min() >= 0.99999
+    np.testing.assert_allclose(vectors, expected, atol=2e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_vectors_are_those_of_transformers(oracles, name):
+    """All texts in one batch, each alone, and in batches of all sizes, in both orders."""
+    folder = oracles / name
+    texts = json.loads((folder / "texts.json").read_text())
+    expected = np.load(folder / "alone.npy")
+    backend = LocalBackend(str(folder / "model"), dtype="f32", threads=1)
+    prepared = backend.prepare(texts)
+
+    def embed(chosen):
+        return backend.embed([prepared[index] for index in chosen], timeout=60).matrix
+
+    everything = list(range(len(texts)))
+    same(embed(everything), expected)
+    same(embed(everything[::-1]), expected[::-1])
+    same(np.concatenate([embed([index]) for index in everything]), expected)
+    for size in (2, 3, 5):
+        for start in range(0, len(texts), size):
+            chosen = everything[start : start + size]
+            same(embed(chosen), expected[chosen])
+    for padded in folder.glob("padded-*.npy"):
+        same(embed(everything), np.load(padded))
+
+
+def test_every_family_has_a_case(oracles):
+    assert {folder.name for folder in oracles.iterdir()} == set(CASES)
+    kinds = {json.loads((oracles / name / "model/config.json").read_text())["model_type"] for name in CASES}
+    assert kinds == FAMILIES.keys()
