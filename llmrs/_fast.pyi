@@ -1,9 +1,16 @@
 import msgspec
 
-from llmrs.embeddings import Matrix
+from llmrs.embeddings import Matrix, OutputDtype
 
 def encode_openai(
-    matrix: Matrix, *, dimensions: int, normalize: bool, base64: bool, model_json: bytes, n_tokens: int
+    matrix: Matrix,
+    *,
+    dimensions: int,
+    normalize: bool,
+    base64: bool,
+    model_json: bytes,
+    n_tokens: int,
+    dtype: OutputDtype = "float32",
 ) -> bytes:
     """The whole body of an answer to `/v1/embeddings`, compact JSON in UTF-8.
 
@@ -12,14 +19,27 @@ def encode_openai(
     `normalize`, as padded base64 of little-endian float32 or as shortest float32 text.
     `model_json` is the model's name as a JSON string, `n_tokens` is both counts of `usage`.
 
+    Other `dtype`s than float32 are made of these numbers as `OutputDtype` says, numbers beyond 1 in
+    absolute value count as 1 for int8 and uint8; base64 is that of the packed numbers (little-endian
+    float16), text is a half's shortest float32 text or an integer. The body names such a dtype.
+
     Raises:
         NonFiniteEmbedding: a row holds NaN or infinity among its first `dimensions` numbers.
-        TypeError, ValueError: the matrix is not as above, `dimensions` not in 1..d, or
-            `n_tokens` is negative.
+        InvalidRequest: a number rounds to infinity in float16.
+        KeyError, TypeError, ValueError: the matrix is not as above, `dimensions` not in 1..d or, for
+            bits, not a multiple of eight, `n_tokens` is negative, or the dtype is not known.
     """
 
-def encode_rows(matrix: Matrix, *, dimensions: int, normalize: bool, prefix: bytes, suffix: bytes) -> bytes:
-    """`prefix`, then `[[...],...]` as `encode_openai` writes floats, then `suffix`."""
+def encode_rows(
+    matrix: Matrix,
+    *,
+    dimensions: int,
+    normalize: bool,
+    prefix: bytes,
+    suffix: bytes,
+    dtype: OutputDtype = "float32",
+) -> bytes:
+    """`prefix`, then `[[...],...]` as `encode_openai` writes numbers, then `suffix`. Raises the same."""
 
 def normalize_rows(matrix: Matrix, dimensions: int) -> Matrix:
     """A new matrix [n, dimensions] of unit vectors: the numbers `encode_openai` writes. Raises the same."""

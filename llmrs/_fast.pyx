@@ -8,6 +8,7 @@ beside this file. There is no Python object per number anywhere, and a body is a
 Every function that hands out vectors refuses those that are not finite. One check does it, before
 anything is written: the sum of the squares of float32 numbers cannot overflow a double, so it is
 finite if and only if all of them are; and scaling by 1 / sqrt(sum) gives numbers of at most 1.
+Where smaller numbers than float32 are wanted, a chunk of the vector is packed and then written.
 """
 
 from cpython.buffer cimport (
@@ -18,12 +19,12 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport isfinite, sqrt
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, strcmp, strlen
 
 import numpy
 
-from llmrs.errors import NonFiniteEmbedding
+from llmrs.errors import InvalidRequest, NonFiniteEmbedding
 
 cdef extern from "Python.h":
     ctypedef struct PyVarObject
@@ -34,13 +35,19 @@ cdef extern from "_fast_kernels.hpp" namespace "llmrs" nogil:
         const char* name
         double (*widen)(double*, const float*, int64_t) noexcept nogil
         void (*narrow)(float*, const double*, int64_t, double) noexcept nogil
-        char* (*write_base64)(char*, const float*, int64_t) noexcept nogil
+        bint (*pack)(void*, const float*, int64_t, int) noexcept nogil
+        void (*unpack_halves)(float*, const uint16_t*, int64_t) noexcept nogil
+        char* (*write_base64)(char*, const uint8_t*, int64_t) noexcept nogil
         char* (*write_floats)(char*, const float*, int64_t) noexcept nogil
         bint (*read_base64)(float*, const char*, int64_t) noexcept nogil
         bint (*read_floats)(float*, const char*, const char*, int64_t) noexcept nogil
     const Kernels* kernels
     const Kernels* available_kernels(int)
-    const Py_ssize_t kFloatText, kFloatSlack
+    const Py_ssize_t kFloatText, kFloatSlack, kIntegerText
+    const int kFloat32, kFloat16, kInt8, kUint8, kBinary, kUbinary
+    int64_t packed_size(int64_t, int) noexcept
+    int64_t packed_count(int64_t, int) noexcept
+    char* write_integers(char*, const uint8_t*, int64_t, int) noexcept
     int64_t base64_length(const char*, int64_t) noexcept
     int64_t base64_size(int64_t) noexcept
     int64_t floats_length(const char*, const char*) noexcept
@@ -52,7 +59,7 @@ cdef enum:
     # work that is shorter: 8192 numbers take some 40 us as text, 6 us as base64.
     KEEP_GIL_BELOW = 8192
     # Scaled numbers go through buffers that fit the L1 cache, and hold a vector of most models whole.
-    # Base64 takes three bytes at a time, so every chunk but the last is a multiple of three.
+    # Base64 takes three bytes at a time, so every chunk but the last is a multiple of three, also in bits.
     CHUNK = 1536
     MAX_TOKEN_ID = 2147483647
 
@@ -63,8 +70,19 @@ cdef struct Rows:
     Py_ssize_t dimensions
     bint normalize
     bint base64
+    int kind               # what numbers are written as, one of KINDS
     bint as_objects        # {"object":"embedding","index":i,"embedding":...} or the bare vector
     Py_ssize_t not_finite  # out: the first row that is not finite
+    bint too_large         # out: it is finite, but a number in it is too large for float16
+
+cdef dict KINDS = {
+    "float32": kFloat32,
+    "float16": kFloat16,
+    "int8": kInt8,
+    "uint8": kUint8,
+    "binary": kBinary,
+    "ubinary": kUbinary,
+}
 
 cdef const char* ITEM_OPEN = b'{"object":"embedding","index":'
 cdef const char* ITEM_VECTOR = b',"embedding":'
@@ -78,19 +96,27 @@ def encode_openai(
     bint base64,
     bytes model_json not None,
     Py_ssize_t n_tokens,
+    str dtype not None="float32",
 ):
     """The body of an answer to /v1/embeddings; see _fast.pyi."""
     if n_tokens < 0:
         raise ValueError("n_tokens must not be negative")
-    tail = b'],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (model_json, n_tokens, n_tokens)
-    return encode(matrix, dimensions, normalize, base64, True, b'{"object":"list","data":[', tail)
+    tail = b'],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}' % (model_json, n_tokens, n_tokens)
+    tail += b"}" if dtype == "float32" else b',"output_dtype":"%b"}' % dtype.encode()
+    return encode(matrix, dimensions, normalize, base64, dtype, True, b'{"object":"list","data":[', tail)
 
 
 def encode_rows(
-    matrix, *, Py_ssize_t dimensions, bint normalize, bytes prefix not None, bytes suffix not None
+    matrix,
+    *,
+    Py_ssize_t dimensions,
+    bint normalize,
+    bytes prefix not None,
+    bytes suffix not None,
+    str dtype not None="float32",
 ):
-    """Bare vectors as arrays of floats between `prefix` and `suffix`; see _fast.pyi."""
-    return encode(matrix, dimensions, normalize, False, False, prefix + b"[", b"]" + suffix)
+    """Bare vectors as arrays of numbers between `prefix` and `suffix`; see _fast.pyi."""
+    return encode(matrix, dimensions, normalize, False, dtype, False, prefix + b"[", b"]" + suffix)
 
 
 def normalize_rows(matrix, Py_ssize_t dimensions):
@@ -249,18 +275,30 @@ cdef int get_rows(matrix, Py_ssize_t dimensions, Py_buffer* view, Rows* rows) ex
     rows.width = view.shape[1]
     rows.dimensions = dimensions
     rows.not_finite = -1
+    rows.too_large = False
     return 0
 
 
 cdef bytes encode(
-    matrix, Py_ssize_t dimensions, bint normalize, bint base64, bint as_objects, bytes head, bytes tail
+    matrix,
+    Py_ssize_t dimensions,
+    bint normalize,
+    bint base64,
+    str dtype,
+    bint as_objects,
+    bytes head,
+    bytes tail,
 ):
     cdef Py_buffer view
     cdef Rows rows
+    cdef int kind = KINDS[dtype]
+    if kind >= kBinary and dimensions % 8:
+        raise ValueError(f"dimensions must be a multiple of 8, not {dimensions}")
     get_rows(matrix, dimensions, &view, &rows)
     try:
         rows.normalize = normalize
         rows.base64 = base64
+        rows.kind = kind
         rows.as_objects = as_objects
         return write_body(&rows, head, tail)
     finally:
@@ -285,6 +323,11 @@ cdef bytes write_body(Rows* rows, bytes head, bytes tail):
     else:
         with nogil:
             end = write_items(start + head_size, rows)
+    if rows.too_large:
+        raise InvalidRequest(
+            f"the vector for the input at index {rows.not_finite} has a number beyond float16's 65504",
+            param="output_dtype",
+        )
     if rows.not_finite >= 0:
         raise NonFiniteEmbedding(rows.not_finite)
     memcpy(end, PyBytes_AS_STRING(tail), tail_size)
@@ -298,9 +341,11 @@ cdef Py_ssize_t longest_items(const Rows* rows) noexcept nogil:
     if rows.as_objects:
         item += strlen(ITEM_OPEN) + 20 + strlen(ITEM_VECTOR) + 1
     if rows.base64:
-        item += (4 * rows.dimensions + 2) // 3 * 4
-    else:
+        item += (packed_size(rows.dimensions, rows.kind) + 2) // 3 * 4
+    elif rows.kind <= kFloat16:
         item += kFloatText * rows.dimensions
+    else:
+        item += kIntegerText * packed_count(rows.dimensions, rows.kind)
     return rows.count * item + kFloatSlack
 
 
@@ -322,24 +367,27 @@ cdef char* write_items(char* out, Rows* rows) noexcept nogil:
     return out - 1
 
 
-cdef char* write_vector(char* out, const float* vector, const Rows* rows) noexcept nogil:
+cdef char* write_vector(char* out, const float* vector, Rows* rows) noexcept nogil:
     cdef double wide[CHUNK]
     cdef float scaled[CHUNK]
+    cdef const float* numbers
     cdef Py_ssize_t start = 0, size
     cdef double squares = sum_of_squares(wide, vector, rows.dimensions)
-    cdef double factor
+    cdef bint scaling = rows.normalize and squares != 0
+    cdef double factor = 1 / sqrt(squares) if scaling else 1
     if not isfinite(squares):
         return NULL
     out = put(out, b'"' if rows.base64 else b"[")
-    if not rows.normalize or squares == 0:
-        out = write_numbers(out, vector, rows.dimensions, rows.base64)
-    else:
-        factor = 1 / sqrt(squares)
-        while start < rows.dimensions:
-            size = min(<Py_ssize_t>CHUNK, rows.dimensions - start)
-            scale(scaled, wide, vector + start, size, factor, rows.dimensions)
-            out = write_numbers(out, scaled, size, rows.base64)
-            start += size
+    while start < rows.dimensions:
+        size = min(<Py_ssize_t>CHUNK, rows.dimensions - start)
+        numbers = vector + start
+        if scaling:
+            scale(scaled, wide, numbers, size, factor, rows.dimensions)
+            numbers = scaled
+        out = write_numbers(out, numbers, size, rows)
+        if out is NULL:
+            return NULL
+        start += size
     if rows.base64:
         return put(out, b'"')
     return put(out - 1, b"]")  # in place of the last comma
@@ -364,8 +412,28 @@ cdef inline void scale(
     kernels.narrow(out, wide, size, factor)
 
 
-cdef inline char* write_numbers(char* out, const float* vector, Py_ssize_t size, bint base64) noexcept nogil:
-    return kernels.write_base64(out, vector, size) if base64 else kernels.write_floats(out, vector, size)
+cdef inline char* write_numbers(char* out, const float* numbers, Py_ssize_t size, Rows* rows) noexcept nogil:
+    """Write at most CHUNK numbers, in text with a comma after each; NULL if one is too large."""
+    if rows.kind != kFloat32:
+        return write_packed(out, numbers, size, rows)
+    if rows.base64:
+        return kernels.write_base64(out, <const uint8_t*>numbers, 4 * size)
+    return kernels.write_floats(out, numbers, size)
+
+
+cdef char* write_packed(char* out, const float* numbers, Py_ssize_t size, Rows* rows) noexcept nogil:
+    cdef uint16_t halves[CHUNK]
+    cdef uint8_t* packed = <uint8_t*>halves
+    cdef float rounded[CHUNK]
+    rows.too_large = not kernels.pack(packed, numbers, size, rows.kind)
+    if rows.too_large:
+        return NULL
+    if rows.base64:
+        return kernels.write_base64(out, packed, packed_size(size, rows.kind))
+    if rows.kind == kFloat16:
+        kernels.unpack_halves(rounded, halves, size)
+        return kernels.write_floats(out, rounded, size)
+    return write_integers(out, packed, packed_size(size, rows.kind), rows.kind)
 
 
 cdef void scale_rows(float* out, Rows* rows) noexcept nogil:

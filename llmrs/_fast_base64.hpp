@@ -1,5 +1,5 @@
-// Base64 of a float32 vector and back: standard alphabet, padded, of its bytes as they lie in memory
-// (little-endian IEEE 754), RFC 4648 section 4.
+// Base64 of numbers as they lie in memory, and of a float32 vector back: standard alphabet, padded,
+// RFC 4648 section 4.
 //
 // Knows nothing of Python or JSON. The scalar forms use tables. The vector forms are after Wojciech
 // Mula and Daniel Lemire, "Faster Base64 Encoding and Decoding using AVX2 Instructions" (2018):
@@ -84,9 +84,9 @@ LLMRS_INLINE bool read_bytes(uint8_t* out, const uint8_t* in, int64_t size) {
     return (wrong & kNoLetter) == 0;
 }
 
-// The scalar forms. Write the text of `length` floats and return its end ...
-LLMRS_INLINE char* write_base64_scalar(char* out, const float* vector, int64_t length) {
-    return write_bytes(out, reinterpret_cast<const uint8_t*>(vector), 4 * length);
+// The scalar forms. Write the text of `size` bytes and return its end ...
+LLMRS_INLINE char* write_base64_scalar(char* out, const uint8_t* in, int64_t size) {
+    return write_bytes(out, in, size);
 }
 
 // ... and read the text of `length` floats, base64_size(length) characters; false if it is not one.
@@ -154,10 +154,8 @@ LLMRS_TARGET_AVX2 LLMRS_INLINE __m256i to_letters(__m256i sextets) {
     return _mm256_add_epi8(sextets, _mm256_shuffle_epi8(distances, run));
 }
 
-// A step reads 32 bytes, never beyond the vector's end, and uses 24.
-LLMRS_TARGET_AVX2 LLMRS_INLINE char* write_base64_avx2_body(char* out, const float* vector, int64_t length) {
-    const uint8_t* in = reinterpret_cast<const uint8_t*>(vector);
-    int64_t size = 4 * length;
+// A step reads 32 bytes, never beyond the end, and uses 24.
+LLMRS_TARGET_AVX2 LLMRS_INLINE char* write_base64_avx2_body(char* out, const uint8_t* in, int64_t size) {
     for (; size >= 32; size -= 24, in += 24, out += 32) {
         Words8 w;
         memcpy(&w, in, 32);
@@ -210,10 +208,7 @@ LLMRS_TARGET_AVX2 LLMRS_INLINE bool read_base64_avx2_body(float* vector, const c
 #define LLMRS_WORD(i) (i) + 2, (i) + 1, (i), (i)
 #define LLMRS_QUARTER(i) LLMRS_WORD(i), LLMRS_WORD((i) + 3), LLMRS_WORD((i) + 6), LLMRS_WORD((i) + 9)
 
-LLMRS_TARGET_AVX512 LLMRS_INLINE char* write_base64_avx512_body(char* out, const float* vector,
-                                                                int64_t length) {
-    const uint8_t* in = reinterpret_cast<const uint8_t*>(vector);
-    int64_t size = 4 * length;
+LLMRS_TARGET_AVX512 LLMRS_INLINE char* write_base64_avx512_body(char* out, const uint8_t* in, int64_t size) {
     Bytes64 alphabet;
     memcpy(&alphabet, kAlphabet, 64);
     for (; size >= 64; size -= 48, in += 48, out += 64) {

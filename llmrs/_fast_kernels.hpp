@@ -13,6 +13,7 @@
 #include "_fast_common.hpp"
 #include "_fast_float.hpp"
 #include "_fast_numbers.hpp"
+#include "_fast_outputs.hpp"
 
 namespace llmrs {
 
@@ -20,7 +21,9 @@ struct Kernels {
     const char* name;
     double (*widen)(double* out, const float* vector, int64_t length);
     void (*narrow)(float* out, const double* vector, int64_t length, double factor);
-    char* (*write_base64)(char* out, const float* vector, int64_t length);
+    bool (*pack)(void* out, const float* vector, int64_t length, int kind);
+    void (*unpack_halves)(float* out, const uint16_t* in, int64_t length);
+    char* (*write_base64)(char* out, const uint8_t* in, int64_t size);
     char* (*write_floats)(char* out, const float* vector, int64_t length);
     bool (*read_base64)(float* out, const char* text, int64_t length);
     bool (*read_floats)(float* out, const char* text, const char* end, int64_t length);
@@ -63,8 +66,14 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
     TARGET inline void narrow_##NAME(float* out, const double* v, int64_t n, double f) {           \
         narrow_body(out, v, n, f);                                                                 \
     }                                                                                              \
-    TARGET inline char* write_base64_##NAME(char* out, const float* v, int64_t n) {                \
-        return WRITE_BASE64(out, v, n);                                                            \
+    TARGET inline bool pack_##NAME(void* out, const float* v, int64_t n, int kind) {               \
+        return pack_body(out, v, n, kind);                                                         \
+    }                                                                                              \
+    TARGET inline void unpack_halves_##NAME(float* out, const uint16_t* in, int64_t n) {           \
+        unpack_halves(out, in, n);                                                                 \
+    }                                                                                              \
+    TARGET inline char* write_base64_##NAME(char* out, const uint8_t* in, int64_t size) {          \
+        return WRITE_BASE64(out, in, size);                                                        \
     }                                                                                              \
     TARGET inline char* write_floats_##NAME(char* out, const float* v, int64_t n) {                \
         return write_floats_body(out, v, n);                                                       \
@@ -75,8 +84,15 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
     TARGET inline bool read_floats_##NAME(float* out, const char* text, const char* end, int64_t n) { \
         return read_floats_body(out, text, end, n);                                                \
     }                                                                                              \
-    inline const Kernels NAME = {#NAME, widen_##NAME, narrow_##NAME, write_base64_##NAME,          \
-                                 write_floats_##NAME, read_base64_##NAME, read_floats_##NAME};
+    inline const Kernels NAME = {#NAME,                                                            \
+                                 widen_##NAME,                                                     \
+                                 narrow_##NAME,                                                    \
+                                 pack_##NAME,                                                      \
+                                 unpack_halves_##NAME,                                             \
+                                 write_base64_##NAME,                                              \
+                                 write_floats_##NAME,                                              \
+                                 read_base64_##NAME,                                               \
+                                 read_floats_##NAME};
 
 LLMRS_KERNELS(baseline, , write_base64_scalar, read_base64_scalar)
 #if LLMRS_VARIANTS

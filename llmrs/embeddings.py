@@ -22,6 +22,16 @@ Input: TypeAlias = str | list[int]
 Truncate: TypeAlias = Literal["none", "start", "end"]
 """Which end an over-long input loses; `none` refuses it."""
 
+OutputDtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+"""What the numbers of an answer are:
+
+- `float16`: the nearest half-precision numbers, ties to even.
+- `int8`: x * 127 of a unit vector as an integer from -127 to 127, ties to even (`numpy.rint(x * 127)`);
+  `uint8` is 128 more, from 1 to 255.
+- `ubinary`: a bit for each number, 1 where it is above zero, eight in a byte, the first one highest
+  (`numpy.packbits(x > 0)`); `binary` is 128 less, as an int8.
+"""
+
 
 class Prepared(NamedTuple):
     """One input, ready for its backend.

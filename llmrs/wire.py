@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import msgspec
 
 from llmrs import _fast
-from llmrs.embeddings import Input, Matrix, Truncate
+from llmrs.embeddings import Input, Matrix, OutputDtype, Truncate
 from llmrs.errors import InvalidJson, InvalidRequest, ServiceError, TooManyInputs
 
 Form: TypeAlias = Literal["openai", "legacy", "tei"]
 
 MAX_MESSAGE_BYTES = 1024
+
+OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
 
 _MAX_EXPLAINED_BYTES = 1 << 20
 """Only bodies up to this size are searched for lone surrogates when they cannot be decoded: the
@@ -50,6 +52,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
         inputs: at least one, each a text or a non-empty list of token ids in 0..2^31-1.
         model: the model's name as asked for; None: the default one.
         base64: whether vectors are wanted as base64 instead of arrays of numbers.
+        output_dtype: what the numbers of the answer shall be.
         dimensions: the width wanted, at least 1; None: the model's own.
         truncate: which end of an over-long input to cut.
         input_type, prompt_name: which of the model's prompts to put in front, if any.
@@ -61,6 +64,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: list[Input]
     model: str | None = None
     base64: bool = False
+    output_dtype: OutputDtype = "float32"
     dimensions: int | None = None
     truncate: Truncate = "none"
     input_type: Literal["query", "document"] | None = None
@@ -73,6 +77,7 @@ class _OpenAIBody(msgspec.Struct):
     input: Any = None
     model: Any = None
     encoding_format: Any = None
+    output_dtype: Any = None
     dimensions: Any = None
     input_type: Any = None
     truncate: Any = None
@@ -86,6 +91,7 @@ class _EmbedBody(msgspec.Struct):
     normalize: Any = None
     truncate: Any = None
     prompt_name: Any = None
+    output_dtype: Any = None
     dimensions: Any = None
 
 
@@ -113,6 +119,7 @@ def parse_openai(
         form="openai",
         model=model,
         base64=_choice(fields.encoding_format, "encoding_format", ("float", "base64"), "float") == "base64",
+        output_dtype=_output_dtype(fields.output_dtype),
         dimensions=_positive(fields.dimensions, "dimensions"),
         input_type=cast(Any, _choice(fields.input_type, "input_type", ("query", "document"), None)),
         truncate=cast(Any, _choice(fields.truncate, "truncate", ("none", "start", "end"), "none")),
@@ -134,6 +141,7 @@ def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
             normalize=_flag(fields.normalize_embeddings, "normalize_embeddings"),
             batch_size=_positive(fields.batch_size, "batch_size"),
             truncate="end",
+            output_dtype=_output_dtype(fields.output_dtype),
             inputs=_inputs(fields.texts, "texts", limits, token_ids=False),
         )
     return EmbeddingRequest(
@@ -141,18 +149,27 @@ def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
         normalize=_flag(fields.normalize, "normalize"),
         truncate="none" if _flag(fields.truncate, "truncate") is False else "end",
         prompt_name=_text(fields.prompt_name, "prompt_name"),
+        output_dtype=_output_dtype(fields.output_dtype),
         dimensions=_positive(fields.dimensions, "dimensions"),
         inputs=_inputs(fields.inputs, "inputs", limits),
     )
 
 
 def encode_openai(
-    matrix: Matrix, *, dimensions: int | None, normalize: bool, base64: bool, model: str, n_tokens: int
+    matrix: Matrix,
+    *,
+    dimensions: int | None,
+    normalize: bool,
+    base64: bool,
+    model: str,
+    n_tokens: int,
+    dtype: OutputDtype = "float32",
 ) -> bytes:
     """The answer to `POST /v1/embeddings`. `dimensions` None means the matrix's width.
 
     Raises:
         NonFiniteEmbedding: a row holds NaN or infinity.
+        InvalidRequest: a number is too large for float16.
     """
     return _fast.encode_openai(
         matrix,
@@ -161,24 +178,49 @@ def encode_openai(
         base64=base64,
         model_json=encode_json(model),
         n_tokens=n_tokens,
+        **_other_than_float32(dtype),
     )
 
 
-def encode_legacy(matrix: Matrix, *, dimensions: int | None, normalize: bool, model: str) -> bytes:
-    """The answer to the legacy form of `POST /embed`. Raises the same as `encode_openai`."""
+def encode_legacy(
+    matrix: Matrix, *, dimensions: int | None, normalize: bool, model: str, dtype: OutputDtype = "float32"
+) -> bytes:
+    """The answer to the legacy form of `POST /embed`. Raises the same as `encode_openai`.
+
+    `vector_dim` is how many numbers a row has: where those are bytes of bits, an eighth of the width.
+    """
     count, width = matrix.shape
     width = dimensions or width
-    suffix = b',"count":%d,"vector_dim":%d,"model_path":%b}' % (count, width, encode_json(model))
+    numbers = width // 8 if packs_bits(dtype) else width
+    suffix = b',"count":%d,"vector_dim":%d,"model_path":%b}' % (count, numbers, encode_json(model))
     return _fast.encode_rows(
-        matrix, dimensions=width, normalize=normalize, prefix=b'{"vectors":', suffix=suffix
+        matrix,
+        dimensions=width,
+        normalize=normalize,
+        prefix=b'{"vectors":',
+        suffix=suffix,
+        **_other_than_float32(dtype),
     )
 
 
-def encode_tei(matrix: Matrix, *, dimensions: int | None, normalize: bool) -> bytes:
+def encode_tei(
+    matrix: Matrix, *, dimensions: int | None, normalize: bool, dtype: OutputDtype = "float32"
+) -> bytes:
     """The answer to TEI's form of `POST /embed`. Raises the same as `encode_openai`."""
+    width = dimensions or matrix.shape[1]
     return _fast.encode_rows(
-        matrix, dimensions=dimensions or matrix.shape[1], normalize=normalize, prefix=b"", suffix=b""
+        matrix, dimensions=width, normalize=normalize, prefix=b"", suffix=b"", **_other_than_float32(dtype)
     )
+
+
+def _other_than_float32(dtype: OutputDtype) -> dict[str, Any]:
+    """The kernels' argument, which they only need where it is not their default."""
+    return {} if dtype == "float32" else {"dtype": dtype}
+
+
+def packs_bits(dtype: OutputDtype) -> bool:
+    """Whether eight numbers of a vector are one of the answer."""
+    return dtype in ("binary", "ubinary")
 
 
 def encode_error(error: ServiceError) -> bytes:
@@ -306,6 +348,10 @@ def _positive(value: Any, name: str) -> int | None:
     if value is None or (type(value) is int and value > 0):
         return value
     raise InvalidRequest(f"{name} must be an integer of at least 1", param=name)
+
+
+def _output_dtype(value: Any) -> OutputDtype:
+    return cast(OutputDtype, _choice(value, "output_dtype", OUTPUT_DTYPES, "float32"))
 
 
 def _choice(value: Any, name: str, choices: tuple[str, ...], default: str | None) -> str | None:

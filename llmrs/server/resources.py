@@ -19,6 +19,7 @@ from llmrs.server.body import read_json_body
 from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
+from llmrs.server.outputs import check_output
 from llmrs.server.registry import Registry
 from llmrs.server.serving import Answer, ServedModel
 from llmrs.server.tracecontext import call_headers
@@ -60,7 +61,12 @@ class _EmbeddingRoute:
         told = b""
         if model.backend.waits_on == "network":
             told = call_headers(req.context.request_id, req.context.trace)
+        unit = model.normalizes(request.normalize) or model.info.normalized
+        check_output(request, model.info.dimensions, unit)
         answer = req.context.answer = model.embed(request, deadline, _probe(req.env), told)
+        if request.output_dtype != "float32":
+            check_output(request, answer.matrix.shape[1], unit)
+            resp.set_header("x-output-dtype", request.output_dtype)
         if answer.truncated:
             resp.set_header("x-truncated-inputs", str(answer.truncated))
         req.context.timings = (
@@ -95,10 +101,11 @@ class OpenAIEmbeddings(_EmbeddingRoute):
             wire.encode_openai,
             answer.matrix,
             dimensions=request.dimensions,
-            normalize=model.normalizes if request.normalize is None else request.normalize,
+            normalize=model.normalizes(request.normalize),
             base64=request.base64,
             model=model.name,
             n_tokens=answer.n_tokens,
+            dtype=request.output_dtype,
         )
         resp.data = self._write(req, model, write, answer.matrix.size, request.base64)
 
@@ -119,7 +126,8 @@ class Embed(_EmbeddingRoute):
             encode,
             answer.matrix,
             dimensions=request.dimensions,
-            normalize=model.normalizes if request.normalize is None else request.normalize,
+            normalize=model.normalizes(request.normalize),
+            dtype=request.output_dtype,
         )
         resp.data = self._write(req, model, write, answer.matrix.size)
 

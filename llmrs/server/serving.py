@@ -113,10 +113,9 @@ class ServedModel:
         """Its name, then its aliases."""
         return (self.name, *self._aliases)
 
-    @property
-    def normalizes(self) -> bool:
-        """Whether vectors are scaled to length 1 where the request does not say."""
-        return self.config.normalize_embeddings
+    def normalizes(self, asked: bool | None) -> bool:
+        """Whether vectors are scaled to length 1 for a request that asks for that, or against it, or not."""
+        return self.config.normalize_embeddings if asked is None else asked
 
     @property
     def metrics(self) -> ModelMetrics:

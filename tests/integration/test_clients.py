@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 from tests.processes import Server, llmrs, tool
+from tests.wire.oracles import packed
 
 TEXTS = ["hello world", "你好，世界", "", "🙂 emoji"]
 NODE = Path(__file__).parent.parent / "clients"
@@ -50,8 +52,6 @@ def test_openai_python_by_default_asks_for_base64(python: openai.OpenAI, expecte
 
 
 def test_openai_python_gives_base64_strings_when_asked(python: openai.OpenAI, expected: np.ndarray) -> None:
-    import base64
-
     answer = python.embeddings.create(model="all-MiniLM-L6-v2", input=TEXTS[0], encoding_format="base64")
     text: Any = answer.data[0].embedding
     assert_same(np.frombuffer(base64.b64decode(text, validate=True), "<f4")[None], expected[:1])
@@ -62,6 +62,28 @@ def test_openai_python_dimensions_and_aliases(python: openai.OpenAI, expected: n
     assert found.shape == (4, 100)
     cut = expected[:, :100] / np.linalg.norm(expected[:, :100], axis=1, keepdims=True)
     assert_same(found, cut)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "binary", "ubinary"])
+def test_openai_python_output_dtypes(python: openai.OpenAI, expected: np.ndarray, dtype: str) -> None:
+    """With the encoding said: left to itself, the client takes whatever comes for float32."""
+    wanted = packed(expected, dtype)
+    ask: Any = {"model": "all-MiniLM-L6-v2", "input": TEXTS, "extra_body": {"output_dtype": dtype}}
+    for form in ("float", "base64"):
+        answer = python.embeddings.create(encoding_format=form, **ask)
+        assert (answer.model_extra or {})["output_dtype"] == dtype
+        found: list[Any] = [row.embedding for row in answer.data]
+        if form == "base64":
+            found = [np.frombuffer(base64.b64decode(row), wanted.dtype) for row in found]
+        numbers = np.array(found).astype(wanted.dtype)
+        assert numbers.shape == wanted.shape
+        # Not always computed in the same batches: the last bit may differ.
+        if dtype in ("binary", "ubinary"):
+            differing = np.unpackbits(numbers.view(np.uint8)) != np.unpackbits(wanted.view(np.uint8))
+            assert differing.mean() < 0.02
+        else:
+            atol = 4e-3 if dtype == "float16" else 2
+            np.testing.assert_allclose(np.float32(numbers), np.float32(wanted), rtol=0, atol=atol)
 
 
 def test_openai_python_single_string_and_nulls(python: openai.OpenAI, expected: np.ndarray) -> None:

@@ -299,6 +299,7 @@ def test_a_lone_surrogate(client: Client) -> None:
     ("field", "values"),
     [
         ("encoding_format", ["Float", "", "hex", 1, ["float"]]),
+        ("output_dtype", ["Int8", "", "float", 8, ["int8"]]),
         ("dimensions", [0, -1, True, "8", 8.0, 1.5, 10**20]),
         ("input_type", ["passage", 1, ""]),
         ("truncate", ["left", True, 1]),

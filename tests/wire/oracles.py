@@ -15,6 +15,18 @@ def normalized(matrix, dimensions):
     return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
 
 
+def packed(vectors, dtype):
+    """Float32 vectors in one of the other dtypes of answers."""
+    if dtype == "float16":
+        return vectors.astype("<f2")
+    if dtype in ("int8", "uint8"):
+        with np.errstate(over="ignore"):
+            numbers = np.clip(np.rint(vectors * np.float32(127)), -127, 127)
+        return numbers.astype(np.int8) if dtype == "int8" else (numbers + 128).astype(np.uint8)
+    bits = np.packbits(vectors > 0, axis=1)
+    return bits if dtype == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+
+
 def from_base64(text):
     """The float32 numbers in a base64 text; fails on anything but the padded standard alphabet."""
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4")

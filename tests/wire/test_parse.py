@@ -71,6 +71,7 @@ def test_every_field():
         "input": "x",
         "model": "a/b",
         "encoding_format": "base64",
+        "output_dtype": "ubinary",
         "dimensions": 2**40,
         "input_type": "query",
         "truncate": "start",
@@ -81,6 +82,7 @@ def test_every_field():
         inputs=["x"],
         model="a/b",
         base64=True,
+        output_dtype="ubinary",
         dimensions=2**40,
         input_type="query",
         truncate="start",
@@ -88,7 +90,7 @@ def test_every_field():
 
 
 def test_null_is_absence():
-    fields = ("model", "encoding_format", "dimensions", "input_type", "truncate", "user", "normalize")
+    fields = ("model", "encoding_format", "output_dtype", "dimensions", "input_type", "truncate", "user")
     assert openai({"input": "x"} | dict.fromkeys(fields)) == openai({"input": "x"})
 
 
@@ -260,6 +262,7 @@ def test_empty_texts_can_be_refused(value, words):
 WRONG: dict[str, list[object]] = {
     "model": ["", 5, True, ["m"], {}],
     "encoding_format": ["Base64", "BASE64", "", "int8", 5, True, ["float"], {}],
+    "output_dtype": ["float", "Int8", "", "float64", 8, True, ["int8"], {}],
     "dimensions": [0, -1, 5.0, 0.5, "5", "", True, False, [5], {}, 1e2],
     "input_type": ["Query", "", "passage", 1, True, [], {}],
     "truncate": ["END", "", "left", 1, True, False, [], {}],
@@ -285,6 +288,14 @@ def test_legacy_form():
     assert embed(body) == wire.EmbeddingRequest(
         form="legacy", inputs=["x", "y"], truncate="end", normalize=False, batch_size=8
     )
+
+
+@pytest.mark.parametrize("field", ["texts", "inputs"])
+def test_output_dtype_of_embed(field):
+    for dtype in wire.OUTPUT_DTYPES:
+        assert embed({field: "x", "output_dtype": dtype}).output_dtype == dtype
+    assert embed({field: "x", "output_dtype": None}).output_dtype == "float32"
+    assert_refused(embed, {field: "x", "output_dtype": "float"}, "output_dtype", "must be one of float32")
 
 
 def test_tei_form():
