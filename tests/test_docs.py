@@ -190,8 +190,9 @@ def test_every_route_is_listed(readme: str) -> None:
 
 def test_every_family_of_models_is_listed() -> None:
     table = text("docs/models.md").partition("## Families")[2].partition("##")[0].partition("|---")[2]
-    listed = re.findall(r"^\| [^|]* \| `([\w-]+)` \|", table, re.MULTILINE)
-    assert set(listed) == FAMILIES.keys()
+    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    listed = {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)} - {"alibi"}
+    assert listed == FAMILIES.keys()
 
 
 @pytest.mark.parametrize("readme", READMES)

@@ -1,7 +1,8 @@
 """The families of encoders that can be built: what their Hugging Face `config.json` says.
 
 A family is a function from the configuration to an `Encoder`, entered in `FAMILIES` under the
-`model_type` that its configurations carry. Here are those with positions from a table or a bias.
+`model_type` that its configurations carry. Here are those with positions from a table or a bias, in
+`rotary` the others.
 A setting that would change the vectors and is not understood is an error, never ignored.
 docs/models.md lists the families, and a test compares.
 """
@@ -12,34 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from llmrs.errors import ModelError
-from llmrs.models import names
+from llmrs.models import names, rotary
 from llmrs.models.architectures import Encoder, Layer
+from llmrs.models.read import activation, head_width, only
 from llmrs.models.settings import Settings
-
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-"""Names of `hidden_act` in Hugging Face configurations, by what they compute."""
-
-
-def activation(config: Settings, *keys: str, default: str = "gelu") -> str:
-    """What the activation that a configuration names computes.
-
-    Raises:
-        ModelError: it is none of those that can be built.
-    """
-    value = config.text(*keys, default=default)
-    if value not in ACTIVATIONS:
-        raise ModelError(
-            f"{config.path}: {keys[0]} {value[:40]!r} is not supported, only {', '.join(sorted(ACTIVATIONS))}"
-        )
-    return ACTIVATIONS[value]
 
 
 def read_encoder(config: Settings) -> Encoder:
@@ -60,14 +37,9 @@ def read_encoder(config: Settings) -> Encoder:
     return encoder
 
 
-def head_width(config: Settings, heads: int, hidden: int) -> int:
-    """Of heads that share the hidden width equally."""
-    if hidden % heads:
-        raise ModelError(f"{config.path}: {heads} heads do not divide {hidden} dimensions")
-    return hidden // heads
-
-
 def _bert(config: Settings) -> Encoder:
+    if config.text("position_embedding_type", default="absolute") == "alibi":
+        return _jina(config)
     return _like_bert(config)
 
 
@@ -76,7 +48,7 @@ def _roberta(config: Settings) -> Encoder:
 
 
 def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
-    if config.text("position_embedding_type", default="absolute") != "absolute":
+    if config.text("position_embedding_type", default="absolute") not in ("absolute", "alibi"):
         raise ModelError(f"{config.path}: only absolute position embeddings are supported")
     if config.flag("is_decoder", default=False):
         raise ModelError(f"{config.path}: the model is a decoder, only encoders are supported")
@@ -139,11 +111,58 @@ def _mpnet(config: Settings) -> Encoder:
     )
 
 
+def _albert(config: Settings) -> Encoder:
+    """ALBERT (Lan et al., 2019): layers share tensors, and word vectors are narrower."""
+    layers, groups = config.integer("num_hidden_layers"), config.integer("num_hidden_groups", default=1)
+    inner = config.integer("inner_group_num", default=1)
+    prefixes = [
+        names.ALBERT_LAYER.format(int(index / (layers / groups)), member)
+        for index in range(layers)
+        for member in range(inner)
+    ]
+    return replace(
+        _like_bert(config),
+        names=names.ALBERT,
+        layers=tuple(Layer(prefix) for prefix in prefixes),
+        embedding=config.integer("embedding_size", default=128),
+        activation=activation(config, "hidden_act", default="gelu_new"),
+    )
+
+
+def _electra(config: Settings) -> Encoder:
+    """ELECTRA (Clark et al., 2020): BERT, with word vectors that may be narrower."""
+    encoder = _like_bert(config)
+    width = config.integer("embedding_size", default=128)
+    projection = None if width == encoder.hidden else "embeddings_project"
+    return replace(encoder, names=replace(names.BERT, projection=projection), embedding=width)
+
+
+def _jina(config: Settings) -> Encoder:
+    """JinaBERT, of jina-embeddings-v2 (Guenther et al., 2023): ALiBi for positions, and gates."""
+    only(config, "feed_forward_type", value="geglu")
+    return replace(
+        _like_bert(config),
+        names=names.JINA,
+        position_table=False,
+        distance_bias="alibi",
+        up_bias=False,
+        activation="gelu",
+    )
+
+
 FAMILIES: dict[str, Callable[[Settings], Encoder]] = {
+    "albert": _albert,
     "bert": _bert,
     "camembert": _roberta,
     "distilbert": _distilbert,
+    "electra": _electra,
+    "gemma3_text": rotary.gemma3,
+    "gte": rotary.gte,
+    "modernbert": rotary.modernbert,
     "mpnet": _mpnet,
+    "new": rotary.gte,
+    "nomic_bert": rotary.nomic,
+    "qwen3": rotary.qwen3,
     "roberta": _roberta,
     "xlm-roberta": _roberta,
 }

@@ -48,10 +48,12 @@ class ModelTokenizer:
         self._tokenizer = _load(path, lowercase)
         self._max_tokens = max_tokens
         self._vocabulary = vocabulary
+        # EmbeddingGemma's tokenizer knows a token for images that its word table does not have.
+        self._may_exceed = self._tokenizer.get_vocab_size() > vocabulary
         self._before, self._after = _special_tokens(self._tokenizer, path)
         if len(self._before) + len(self._after) >= max_tokens:
             raise ModelError(f"{path}: its special tokens leave no room in the model's {max_tokens} tokens")
-        if self._tokenizer.get_vocab_size() > vocabulary:
+        if self._tokenizer.get_vocab_size(with_added_tokens=False) > vocabulary:
             raise ModelError(f"{path} has more tokens than the model's word table: it is another model's")
 
     def prepare(self, inputs: Sequence[Input], *, truncate: Truncate, prompt: str = "") -> list[Prepared]:
@@ -127,6 +129,8 @@ class ModelTokenizer:
         ids, whole = encoded
         if not len(ids):  # only without special tokens
             raise InvalidRequest(f"input[{index}] holds no token", param="input")
+        if self._may_exceed and ids.max() >= self._vocabulary:
+            raise InvalidRequest(f"input[{index}] holds a token that the model does not have", param="input")
         if whole and len(ids) <= self._max_tokens:
             return Prepared(ids, len(ids))
         if truncate == "none":

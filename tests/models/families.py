@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers as hf
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -74,12 +74,138 @@ def plain(kind: str, **changes: Any) -> Case:
     return Case(lambda: hf.AutoModel.from_config(hf.AutoConfig.for_model(kind, **config)), left=False)
 
 
+NTK = 4.0
+
+
+def gemma3(*, bidirectional: bool) -> Any:
+    return hf.Gemma3TextConfig(
+        **SIZES,
+        num_key_value_heads=2,
+        head_dim=16,
+        query_pre_attn_scalar=24,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        use_bidirectional_attention=bidirectional,
+    )
+
+
+def gemma3_published(config: dict[str, Any]) -> dict[str, Any]:
+    del config["rope_parameters"]
+    return {**config, "rope_theta": 1_000_000, "rope_local_base_freq": 10_000, "rope_scaling": None}
+
+
+def gte(*, theta: float, factor: float = 1.0, **changes: Any) -> Any:
+    rope = {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+    return hf.GteConfig(**{**SIZES, **changes}, rope_parameters=rope)
+
+
+def gte_published(config: dict[str, Any]) -> dict[str, Any]:
+    """NTK scaling by a fixed factor is a larger theta and linear scaling, which is how it was computed."""
+    del config["rope_parameters"]
+    rope = {"rope_theta": 1000, "rope_scaling": {"type": "ntk", "factor": NTK}}
+    own = {"position_embedding_type": "rope", "layer_norm_type": "layer_norm", "pack_qkv": True}
+    return {**config, **rope, **own, "model_type": "new", "logn_attention_scale": False}
+
+
+def modernbert(**changes: Any) -> Any:
+    return hf.ModernBertConfig(**SIZES, local_attention=8, **changes)
+
+
+def modernbert_published(config: dict[str, Any]) -> dict[str, Any]:
+    del config["rope_parameters"], config["layer_types"]
+    return {
+        **config,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160_000.0,
+        "local_rope_theta": 10_000.0,
+    }
+
+
+def nomic_published(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model_type": "nomic_bert",
+        "activation_function": "swiglu",
+        "n_embd": config["hidden_size"],
+        "n_head": config["num_attention_heads"],
+        "n_inner": config["intermediate_size"],
+        "n_layer": config["num_hidden_layers"],
+        "n_positions": config["max_position_embeddings"],
+        "vocab_size": config["vocab_size"],
+        "type_vocab_size": config["type_vocab_size"],
+        "layer_norm_epsilon": config["layer_norm_eps"],
+        "rotary_emb_base": 1000,
+        "rotary_emb_fraction": 1.0,
+        "rotary_emb_interleaved": False,
+        "rotary_scaling_factor": None,
+        "qkv_proj_bias": False,
+        "mlp_fc1_bias": False,
+        "mlp_fc2_bias": False,
+        "prenorm": False,
+        "parallel_block": False,
+        "use_rms_norm": False,
+        "causal": False,
+    }
+
+
+def qwen3_published(config: dict[str, Any]) -> dict[str, Any]:
+    theta = config.pop("rope_parameters")["rope_theta"]
+    del config["layer_types"]
+    return {**config, "rope_theta": theta, "rope_scaling": None, "use_sliding_window": False}
+
+
 CASES = {
+    "albert": plain("albert", embedding_size=16, num_hidden_groups=2, inner_group_num=2),
     "bert": plain("bert"),
     "camembert": plain("camembert", pad_token_id=1),
     "distilbert": plain("distilbert", dim=32, n_layers=3, n_heads=4, hidden_dim=48),
+    "electra": plain("electra", embedding_size=16),
+    "gemma3": Case(
+        lambda: hf.Gemma3TextModel(gemma3(bidirectional=True)),
+        steps=lambda: [
+            Pooling(32, "mean"),
+            Dense(32, 64, bias=False, activation_function=torch.nn.Identity()),
+            Dense(64, 32, bias=False, activation_function=torch.nn.Identity()),
+            Normalize(),
+        ],
+    ),
+    "gemma3-causal": Case(
+        lambda: hf.Gemma3TextModel(gemma3(bidirectional=False)), publish=gemma3_published, part_size="20KB"
+    ),
+    "gte": Case(lambda: hf.GteModel(gte(theta=5000.0))),
+    "gte-new": Case(
+        lambda: hf.GteModel(gte(theta=1000.0 * NTK, factor=NTK ** (2 / 8), type_vocab_size=0)),
+        steps=lambda: [Pooling(32, "cls")],
+        publish=gte_published,
+        left=False,
+    ),
+    "modernbert": Case(lambda: hf.ModernBertModel(modernbert())),
+    "modernbert-published": Case(
+        lambda: hf.ModernBertModel(modernbert(norm_bias=True, attention_bias=True, mlp_bias=True)),
+        steps=lambda: [Pooling(32, "cls")],
+        publish=modernbert_published,
+        dtype=torch.float16,
+        left=False,
+    ),
     "mpnet": plain("mpnet", pad_token_id=1, max_position_embeddings=300)._replace(
         more_lengths=(120, 140, 290), left=True
+    ),
+    "nomic": Case(lambda: hf.NomicBertModel(hf.NomicBertConfig(**SIZES))),
+    "nomic-published": Case(lambda: hf.NomicBertModel(hf.NomicBertConfig(**SIZES)), publish=nomic_published),
+    "qwen3": Case(
+        lambda: hf.Qwen3Model(hf.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=16)),
+        steps=lambda: [Pooling(32, "lasttoken"), Normalize()],
+        template="$A </s>",
+        publish=qwen3_published,
+        dtype=torch.bfloat16,
+        part_size="20KB",
+    ),
+    "qwen3-windows": Case(
+        lambda: hf.Qwen3Model(
+            hf.Qwen3Config(
+                **SIZES, num_key_value_heads=1, use_sliding_window=True, sliding_window=8, max_window_layers=1
+            )
+        ),
+        steps=lambda: [Pooling(32, "lasttoken")],
     ),
     "roberta": plain("roberta", pad_token_id=1),
     "xlm-roberta": plain("xlm-roberta", pad_token_id=1),

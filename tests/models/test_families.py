@@ -15,12 +15,33 @@ import numpy as np
 import pytest
 
 from llmrs.backends.local import LocalBackend
-from llmrs.models.families import FAMILIES
+from llmrs.errors import ModelError
+from llmrs.models.families import FAMILIES, read_encoder
+from llmrs.models.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-oracles/bin/python"
 
-CASES = ("bert", "camembert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+CASES = (
+    "albert",
+    "bert",
+    "camembert",
+    "distilbert",
+    "electra",
+    "gemma3",
+    "gemma3-causal",
+    "gte",
+    "gte-new",
+    "modernbert",
+    "modernbert-published",
+    "mpnet",
+    "nomic",
+    "nomic-published",
+    "qwen3",
+    "qwen3-windows",
+    "roberta",
+    "xlm-roberta",
+)
 """Those of families.py."""
 
 
@@ -87,3 +108,48 @@ def test_every_family_has_a_case(oracles):
     assert {folder.name for folder in oracles.iterdir()} == set(CASES)
     kinds = {json.loads((oracles / name / "model/config.json").read_text())["model_type"] for name in CASES}
     assert kinds == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("gte", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}),
+        ("gte", {"rope_parameters": 3}),
+        ("gte", {"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.5}}),
+        ("gte", {"rope_scaling": {"type": "ntk"}}),
+        ("gte", {"pack_qkv": False}),
+        ("gte", {"layer_norm_type": "rms_norm"}),
+        ("gte", {"num_attention_heads": 32}),
+        ("nomic_bert", {"moe_every_n_layers": 2}),
+        ("nomic_bert", {"prenorm": True}),
+        ("nomic_bert", {"rotary_emb_fraction": 0.5}),
+        ("qwen3", {"num_key_value_heads": 3}),
+        ("qwen3", {"layer_types": ["full_attention"]}),
+        ("qwen3", {"layer_types": ["full_attention", "linear_attention"]}),
+        ("gemma3_text", {"attn_logit_softcapping": 30.0}),
+        ("modernbert", {"hidden_activation": "quick_gelu"}),
+        ("mpnet", {"relative_attention_num_buckets": 64}),
+    ],
+)
+def test_what_would_change_the_vectors_is_refused(tmp_path, kind, changes):
+    sizes = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "vocab_size": 99,
+        "max_position_embeddings": 40,
+        "num_key_value_heads": 2,
+    }
+    path = tmp_path / "config.json"
+    assert read_encoder(Settings(path, {"model_type": kind, **sizes})).max_tokens >= 38
+    with pytest.raises(ModelError, match=str(path)):
+        read_encoder(Settings(path, {"model_type": kind, **sizes, **changes}))
+
+
+def test_the_longest_text_has_a_mask_of_bounded_size(tmp_path):
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 12, "hidden_size": 768, "intermediate_size": 1024}
+    long = {**sizes, "vocab_size": 99, "max_position_embeddings": 131_072, "num_key_value_heads": 4}
+    assert read_encoder(Settings(tmp_path, {**long, "model_type": "qwen3"})).max_tokens == 16_384
+    jina = {**long, "model_type": "bert", "position_embedding_type": "alibi"}
+    assert read_encoder(Settings(tmp_path, jina)).max_tokens == 4729

@@ -211,6 +211,20 @@ def test_a_tokenizer_that_does_not_fit(tmp_path, limits, word):
         ModelTokenizer(tmp_path / "tokenizer.json", **{"max_tokens": 8, "vocabulary": VOCABULARY, **limits})
 
 
+def test_an_added_token_beyond_the_word_table(tmp_path):
+    """Such a tokenizer is fine, such a text is not."""
+    path = tmp_path / "tokenizer.json"
+    make_tokenizer(path)
+    tokenizer = Tokenizer.from_file(str(path))
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(["<image>"])
+    tokenizer.save(str(path))
+    made = ModelTokenizer(path, max_tokens=8, vocabulary=size)
+    assert len(made.prepare(["hello"], truncate="none")[0].payload) == 3
+    with pytest.raises(InvalidRequest, match=r"input\[1\] holds a token"):
+        made.prepare(["hello", "hello <image>"], truncate="none")
+
+
 def test_threads_share_one_tokenizer(mine):
     """Changing a tokenizer in use raises "Already borrowed": nothing here may change it."""
     expected = ids_of(mine.prepare(TEXTS, truncate="start"))

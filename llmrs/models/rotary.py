@@ -1,0 +1,242 @@
+"""The families with rotary positions: what their Hugging Face `config.json` says.
+
+A configuration may be in the form that a model was published with, or in the one that transformers 5
+writes, which gathers what is about rotations in `rope_parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmrs.errors import ModelError
+from llmrs.models import names
+from llmrs.models.architectures import Encoder, Layer, Rope
+from llmrs.models.read import activation, head_width, only, shared_heads
+from llmrs.models.settings import Settings
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def modernbert(config: Settings) -> Encoder:
+    """ModernBERT (Warner et al., 2024): most layers see a window only, and turn by another theta."""
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    width, count = head_width(config, heads, hidden), config.integer("num_hidden_layers")
+    every = config.integer("global_attn_every_n_layers", default=3)
+    ropes = {
+        FULL: _rope(config, width, 160_000.0, "global_rope_theta", kind=FULL),
+        SLIDING: _rope(config, width, 10_000.0, "local_rope_theta", kind=SLIDING),
+    }
+    reaches = {FULL: None, SLIDING: config.integer("local_attention", default=128) // 2}
+    kinds = _kinds(config, count, lambda index: index % every == 0)
+    mlp_bias = config.flag("mlp_bias", default=False)
+    return Encoder(
+        names=names.MODERNBERT,
+        layers=tuple(
+            Layer(names.MODERNBERT_LAYER.format(index), ropes[kind], reaches[kind], input_norm=index > 0)
+            for index, kind in enumerate(kinds)
+        ),
+        heads=heads,
+        key_heads=heads,
+        head_width=width,
+        hidden=hidden,
+        intermediate=config.integer("intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        positions=config.integer("max_position_embeddings", default=8192),
+        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        epsilon=config.number("norm_eps", default=1e-5),
+        activation=activation(config, "hidden_activation"),
+        attention_bias=config.flag("attention_bias", default=False),
+        up_bias=mlp_bias,
+        down_bias=mlp_bias,
+        norm_bias=config.flag("norm_bias", default=False),
+    )
+
+
+def nomic(config: Settings) -> Encoder:
+    """NomicBERT (Nussbaum et al., 2024), in its own words (`n_embd`) or in those of transformers."""
+    only(config, "prenorm", "parallel_block", "causal", "use_rms_norm", "rotary_emb_interleaved", value=False)
+    only(config, "rotary_emb_fraction", value=1)
+    only(config, "activation_function", value="swiglu")
+    only(config, "scale_attn_by_inverse_layer_idx", value=False)
+    only(config, "rotary_emb_scale_base", value=None)
+    only(config, "moe_every_n_layers", value=-1)
+    heads, hidden = config.integer("n_head", "num_attention_heads"), config.integer("n_embd", "hidden_size")
+    width, count = head_width(config, heads, hidden), config.integer("n_layer", "num_hidden_layers")
+    rope = _rope(config, width, 1000.0, "rotary_emb_base")
+    positions = config.integer("n_positions", "max_position_embeddings")
+    if "rotary_scaling_factor" in config:
+        # Beyond these, rotations would depend on the longest text of a batch.
+        positions = config.integer("max_trained_positions", default=2048)
+    up_bias = config.flag("mlp_fc1_bias", default=False)
+    return Encoder(
+        names=names.NOMIC,
+        layers=tuple(Layer(names.NOMIC_LAYER.format(index), rope) for index in range(count)),
+        heads=heads,
+        key_heads=heads,
+        head_width=width,
+        hidden=hidden,
+        intermediate=config.integer("n_inner", "intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        positions=positions,
+        token_types=config.integer("type_vocab_size", default=2, minimum=0),
+        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        epsilon=config.number("layer_norm_epsilon", "layer_norm_eps", default=1e-12),
+        activation=activation(config, "hidden_act", default="silu"),
+        attention_bias=config.flag("qkv_proj_bias", default=False),
+        up_bias=up_bias,
+        down_bias=config.flag("mlp_fc2_bias", default=False),
+    )
+
+
+def gte(config: Settings) -> Encoder:
+    """GTE (Zhang et al., 2024), `new` where it was published, `gte` in transformers."""
+    only(config, "position_embedding_type", value="rope")
+    only(config, "layer_norm_type", value="layer_norm")
+    only(config, "pack_qkv", value=True)
+    only(config, "logn_attention_scale", value=False)
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    width, count = head_width(config, heads, hidden), config.integer("num_hidden_layers")
+    rope = _rope(config, width, 10_000.0 if config.text("model_type") == "new" else 160_000.0, "rope_theta")
+    return Encoder(
+        names=names.GTE,
+        layers=tuple(Layer(names.BERT_LAYER.format(index), rope) for index in range(count)),
+        heads=heads,
+        key_heads=heads,
+        head_width=width,
+        hidden=hidden,
+        intermediate=config.integer("intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        positions=config.integer("max_position_embeddings"),
+        token_types=config.integer("type_vocab_size", default=1, minimum=0),
+        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        epsilon=config.number("layer_norm_eps", default=1e-12),
+        activation=activation(config, "hidden_act"),
+        up_bias=False,
+    )
+
+
+def qwen3(config: Settings) -> Encoder:
+    """Qwen3 (2025): a decoder, of which the last token's vector is the text's."""
+    heads, key_heads = shared_heads(config, default=32)
+    hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
+    width = config.integer("head_dim", default=128)
+    rope = _rope(config, width, 10_000.0, "rope_theta")
+    reaches: dict[str, int | None] = {FULL: None, SLIDING: None}
+    if config.flag("use_sliding_window", default=False):
+        reaches[SLIDING] = config.integer("sliding_window", default=4096) - 1
+    first = config.integer("max_window_layers", default=28, minimum=0)
+    kinds = _kinds(config, count, lambda index: reaches[SLIDING] is None or index < first)
+    return Encoder(
+        names=names.QWEN,
+        layers=tuple(
+            Layer(names.QWEN_LAYER.format(index), rope, reaches[kind]) for index, kind in enumerate(kinds)
+        ),
+        heads=heads,
+        key_heads=key_heads,
+        head_width=width,
+        hidden=hidden,
+        intermediate=config.integer("intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        positions=config.integer("max_position_embeddings", default=32768),
+        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        epsilon=config.number("rms_norm_eps", default=1e-6),
+        activation=activation(config, "hidden_act", default="silu"),
+        causal=True,
+        norm="rms",
+        attention_bias=config.flag("attention_bias", default=False),
+        up_bias=False,
+        down_bias=False,
+    )
+
+
+def gemma3(config: Settings) -> Encoder:
+    """Gemma 3's text model (2025); as EmbeddingGemma it sees both ways."""
+    if "attn_logit_softcapping" in config:
+        raise ModelError(f"{config.path}: attn_logit_softcapping is not supported")
+    heads, key_heads = shared_heads(config, default=4)
+    hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
+    width = config.integer("head_dim", default=256)
+    both_ways = config.flag("use_bidirectional_attention", default=False)
+    window = config.integer("sliding_window", default=4096)
+    # Of a causal window the token itself is one; the other one lies half to each side.
+    reaches = {FULL: None, SLIDING: window // 2 if both_ways else window - 1}
+    ropes = {
+        FULL: _rope(config, width, 1_000_000.0, "rope_theta", kind=FULL),
+        SLIDING: _rope(config, width, 10_000.0, "rope_local_base_freq", kind=SLIDING, scaled=False),
+    }
+    every = config.integer("sliding_window_pattern", "_sliding_window_pattern", default=6)
+    kinds = _kinds(config, count, lambda index: (index + 1) % every == 0)
+    return Encoder(
+        names=names.GEMMA,
+        layers=tuple(
+            Layer(names.QWEN_LAYER.format(index), ropes[kind], reaches[kind])
+            for index, kind in enumerate(kinds)
+        ),
+        heads=heads,
+        key_heads=key_heads,
+        head_width=width,
+        hidden=hidden,
+        intermediate=config.integer("intermediate_size"),
+        embedding=hidden,
+        vocabulary=config.integer("vocab_size"),
+        positions=config.integer("max_position_embeddings", default=131_072),
+        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        epsilon=config.number("rms_norm_eps", default=1e-6),
+        activation=activation(config, "hidden_activation", default="gelu_pytorch_tanh"),
+        causal=not both_ways,
+        norm="rms_plus_one",
+        attention_bias=config.flag("attention_bias", default=False),
+        up_bias=False,
+        down_bias=False,
+        embedding_scale=hidden**0.5,
+        score_scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
+    )
+
+
+def _kinds(config: Settings, count: int, is_full: Callable[[int], bool]) -> list[str]:
+    """Which layers see the whole text: as the configuration lists them, or by its older rule."""
+    listed = config.raw("layer_types")
+    if listed is None:
+        return [FULL if is_full(index) else SLIDING for index in range(count)]
+    if (
+        not isinstance(listed, list)
+        or len(listed) != count
+        or any(kind not in (FULL, SLIDING) for kind in listed)
+    ):
+        raise ModelError(f"{config.path}: layer_types does not name {FULL} or {SLIDING} for every layer")
+    return listed
+
+
+def _rope(
+    config: Settings, width: int, theta: float, key: str, *, kind: str | None = None, scaled: bool = True
+) -> Rope:
+    """Rotations of heads of a width, by the configuration in either form.
+
+    Args:
+        theta: the default of `key`, which is what the older form calls it.
+        kind: of the layers they are for, where a model has several.
+        scaled: whether `rope_scaling` of the older form is about these.
+    """
+    if width % 2:
+        raise ModelError(f"{config.path}: heads of {width} numbers cannot be turned in pairs")
+    settings = config.object("rope_parameters")
+    if kind is not None:
+        settings = settings.object(kind)
+    theta = settings.number("rope_theta", default=config.number(key, default=theta))
+    scaling = config.object("rope_scaling") if scaled and "rope_scaling" in config else settings
+    only(scaling, "partial_rotary_factor", value=1)
+    only(scaling, "mixed_b", value=None)
+    name = scaling.text("rope_type", "type", default="default")
+    if name == "default":
+        return Rope(theta)
+    factor = scaling.number("factor")
+    if name == "linear":
+        return Rope(theta, factor)
+    if name == "ntk":
+        # Slow rotations are slowed down most (kexue.fm/archives/9706, as GTE has it).
+        return Rope(theta * factor, factor ** (2 / width))
+    raise ModelError(f"{config.path}: rotations of type {name[:40]!r} are not supported")
