@@ -132,6 +132,14 @@ class Config:
     )
     normalize_embeddings: bool = option(True, boolean(), "scale vectors to length 1", per_model=True)
 
+    default_prompt: str | None = option(
+        None,
+        text("a prompt's name", "NAME"),
+        "local model: its prompt that is put in front of texts of requests that name none; unset: the "
+        "model's own default, if it has one",
+        per_model=True,
+    )
+
     batch_size: int = option(32, integer(1, 65536), "most texts in one backend batch", per_model=True)
     max_batch_tokens: int = option(
         16384, integer(1, 1 << 30), "most tokens in one backend batch", per_model=True

@@ -24,6 +24,7 @@ from llmrs import _fast
 from llmrs.backends.local import LocalBackend
 from llmrs.embeddings import Matrix, ModelInfo, Prepared, Truncate
 from llmrs.errors import InvalidRequest, NonFiniteEmbedding
+from llmrs.prompts import choose_prompt
 from llmrs.threaded import ThreadedCollector, rows_of
 
 InputType: TypeAlias = Literal["query", "document"]
@@ -109,7 +110,7 @@ class Embedder:
         wanted = _strings(texts)
         if not wanted:
             return np.empty((0, width), np.float32)
-        prompt = self._prompt(input_type, prompt_name)
+        prompt = choose_prompt(self.info.prompts, prompt_name, input_type)
         prepared = self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
         return self._finished(self._collector.compute(prepared), width)
 
@@ -127,7 +128,7 @@ class Embedder:
         wanted = _strings(texts)
         if not wanted:
             return np.empty((0, width), np.float32)
-        prompt = self._prompt(input_type, prompt_name)
+        prompt = choose_prompt(self.info.prompts, prompt_name, input_type)
 
         def prepare() -> list[Prepared]:
             return self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
@@ -157,13 +158,6 @@ class Embedder:
             widths = ", ".join(map(str, declared)) or f"1 to {self.dimensions - 1}"
             raise InvalidRequest(f"dimensions must be {self.dimensions} or of {widths}", param="dimensions")
         return dimensions
-
-    def _prompt(self, input_type: InputType | None, prompt_name: str | None) -> str:
-        if prompt_name is None:
-            return self.info.prompts.get(input_type or "", "")
-        if prompt_name not in self.info.prompts:
-            raise InvalidRequest("the model has no prompt of that name", param="prompt_name")
-        return self.info.prompts[prompt_name]
 
     async def _gathered(self, prepared: Sequence[Prepared]) -> Matrix:
         """The collector's answer, which comes on a thread of its own."""

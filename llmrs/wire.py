@@ -80,6 +80,7 @@ class _OpenAIBody(msgspec.Struct):
     output_dtype: Any = None
     dimensions: Any = None
     input_type: Any = None
+    prompt_name: Any = None
     truncate: Any = None
 
 
@@ -90,6 +91,7 @@ class _EmbedBody(msgspec.Struct):
     inputs: Any = None
     normalize: Any = None
     truncate: Any = None
+    input_type: Any = None
     prompt_name: Any = None
     output_dtype: Any = None
     dimensions: Any = None
@@ -121,7 +123,8 @@ def parse_openai(
         base64=_choice(fields.encoding_format, "encoding_format", ("float", "base64"), "float") == "base64",
         output_dtype=_output_dtype(fields.output_dtype),
         dimensions=_positive(fields.dimensions, "dimensions"),
-        input_type=cast(Any, _choice(fields.input_type, "input_type", ("query", "document"), None)),
+        input_type=_input_type(fields.input_type),
+        prompt_name=_text(fields.prompt_name, "prompt_name"),
         truncate=cast(Any, _choice(fields.truncate, "truncate", ("none", "start", "end"), "none")),
         inputs=_inputs(fields.input, "input", limits),
     )
@@ -141,6 +144,8 @@ def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
             normalize=_flag(fields.normalize_embeddings, "normalize_embeddings"),
             batch_size=_positive(fields.batch_size, "batch_size"),
             truncate="end",
+            input_type=_input_type(fields.input_type),
+            prompt_name=_text(fields.prompt_name, "prompt_name"),
             output_dtype=_output_dtype(fields.output_dtype),
             inputs=_inputs(fields.texts, "texts", limits, token_ids=False),
         )
@@ -148,6 +153,7 @@ def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
         form="tei",
         normalize=_flag(fields.normalize, "normalize"),
         truncate="none" if _flag(fields.truncate, "truncate") is False else "end",
+        input_type=_input_type(fields.input_type),
         prompt_name=_text(fields.prompt_name, "prompt_name"),
         output_dtype=_output_dtype(fields.output_dtype),
         dimensions=_positive(fields.dimensions, "dimensions"),
@@ -348,6 +354,10 @@ def _positive(value: Any, name: str) -> int | None:
     if value is None or (type(value) is int and value > 0):
         return value
     raise InvalidRequest(f"{name} must be an integer of at least 1", param=name)
+
+
+def _input_type(value: Any) -> Literal["query", "document"] | None:
+    return cast(Any, _choice(value, "input_type", ("query", "document"), None))  # type: ignore[no-any-return]
 
 
 def _output_dtype(value: Any) -> OutputDtype:

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     # Vectors.
     "models": GROUND,
     "backends": GROUND | {"_fast", "models"},
-    "embedder": GROUND | {"_fast", "backends", "threaded"},
+    "embedder": GROUND | {"_fast", "backends", "prompts", "threaded"},
     "langchain": GROUND | {"embedder"},
     "llamaindex": GROUND | {"embedder"},
     "": {"embedder"},  # llmrs/__init__.py
@@ -41,9 +41,10 @@ ROOMS: dict[str, set[str]] = {
     "fairqueue": GROUND,
     "batch": GROUND | {"fairqueue"},
     "admission": GROUND | {"fairqueue"},
+    "prompts": GROUND,
     "collector": GROUND | {"admission", "batch", "fairqueue"},
     "threaded": GROUND | {"batch", "collector", "fairqueue"},
-    "server": GROUND | {"", "batch", "collector", "fairqueue", "wire", "embedder", "backends"},
+    "server": GROUND | {"", "batch", "collector", "fairqueue", "prompts", "wire", "embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.
     "flags": GROUND | {""},

@@ -31,6 +31,7 @@ from llmrs.errors import (
     TooManyTokens,
 )
 from llmrs.fairqueue import Group
+from llmrs.prompts import check_default, choose_prompt
 from llmrs.server.health import health_of
 from llmrs.server.metrics import Metrics, ModelMetrics
 from llmrs.server.native import IdleCall, NativeThreads
@@ -102,6 +103,8 @@ class ServedModel:
         self.watchdog = Watchdog(backend, self.collector, config.hang_timeout)
         forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
         self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
+        if not config.uses_http_backend:
+            check_default(self.info.prompts, config.default_prompt)
 
     @property
     def name(self) -> str:
@@ -252,9 +255,10 @@ class ServedModel:
     # -- before the queue ---------------------------------------------------------------------
 
     def _prepare(self, inputs: list[Input], request: EmbeddingRequest, group: Group) -> list[Prepared]:
-        prepare = partial(
-            self.backend.prepare, inputs, truncate=request.truncate, prompt=self._prompt(request)
+        prompt = choose_prompt(
+            self.info.prompts, request.prompt_name, request.input_type, self.config.default_prompt or ""
         )
+        prepare = partial(self.backend.prepare, inputs, truncate=request.truncate, prompt=prompt)
         if not self.backend.counts_tokens:
             return prepare()  # which only estimates the tokens: the backend keeps its own limit
         if sum(map(len, inputs)) > INLINE_CHARACTERS:
@@ -269,15 +273,6 @@ class ServedModel:
                 param="input",
             )
         return prepared
-
-    def _prompt(self, request: EmbeddingRequest) -> str:
-        """The model's own prompt for what the caller says the texts are; none if it has none."""
-        prompts = self.info.prompts
-        if request.prompt_name is None:
-            return prompts.get(request.input_type or "", "")
-        if request.prompt_name not in prompts:
-            raise InvalidRequest("the model has no prompt of that name", param="prompt_name")
-        return prompts[request.prompt_name]
 
     # -- running batches ----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 
 from llmrs import wire
 from llmrs.embeddings import Limits, ModelInfo
-from llmrs.errors import ServiceError
+from llmrs.errors import ConfigError, ServiceError
 from tests.engines import DIMENSIONS, MAX_TOKENS, FakeBackend, vector_of
 from tests.server.conftest import Client
 
@@ -125,9 +125,41 @@ def test_a_zero_vector_stays_zero(client: Client) -> None:
 def test_input_type_and_prompts(client: Client) -> None:
     assert_vectors(client.vectors({"input": "x", "input_type": "query"}), ["query: x"])
     assert_vectors(client.vectors({"input": "x", "input_type": "document"}), ["passage: x"])
-    result = client.post("/embed", {"inputs": "x", "prompt_name": "sts"})
-    assert_vectors(np.array(result.json), ["similar: x"])
-    assert client.error(400, "/embed", {"inputs": "x", "prompt_name": "none"})["param"] == "prompt_name"
+    assert_vectors(client.vectors({"input": "x", "prompt_name": "sts"}), ["similar: x"])
+    for body in ({"inputs": "x"}, {"texts": "x"}):
+        for asked, text in (({"prompt_name": "sts"}, "similar: x"), ({"input_type": "query"}, "query: x")):
+            rows = client.post("/embed", {**body, **asked}).json
+            assert_vectors(np.array(rows["vectors"] if "texts" in body else rows), [text])
+        assert client.error(400, "/embed", {**body, "prompt_name": "none"})["param"] == "prompt_name"
+        assert client.error(400, "/embed", {**body, "input_type": "passage"})["param"] == "input_type"
+    assert client.error(400, PATH, {"input": "x", "prompt_name": "none"})["param"] == "prompt_name"
+
+
+def test_which_prompt_counts(make_client: Make) -> None:
+    """The named one, then that of the input's type, then the configured one, then the model's own."""
+    prompts = {"query": "query: ", "sts": "similar: ", "plain": "text: ", "": "default: "}
+    info = ModelInfo(name="m", dimensions=DIMENSIONS, max_input_tokens=MAX_TOKENS, prompts=prompts)
+    own = make_client(FakeBackend(info=info))
+    configured = make_client(FakeBackend(info=info), default_prompt="sts")
+    for client, default in ((own, "default: x"), (configured, "similar: x")):
+        assert_vectors(client.vectors({"input": "x"}), [default])
+        assert_vectors(client.vectors({"input": "x", "prompt_name": None, "input_type": None}), [default])
+        assert_vectors(client.vectors({"input": "x", "input_type": "query"}), ["query: x"])
+        assert_vectors(client.vectors({"input": "x", "input_type": "document"}), ["x"])
+        both = {"input": "x", "input_type": "query", "prompt_name": "plain"}
+        assert_vectors(client.vectors(both), ["text: x"])
+    with pytest.raises(ConfigError, match=r"default_prompt = 'nothing'.*only plain, query, sts"):
+        make_client(FakeBackend(info=info), default_prompt="nothing")
+
+
+def test_prompts_are_counted(client: Client) -> None:
+    for asked, tokens in (({}, 3), ({"input_type": "query"}, 4), ({"prompt_name": "sts"}, 4)):
+        assert client.post(PATH, {"input": "x", **asked}).json["usage"]["total_tokens"] == tokens
+
+
+def test_token_ids_get_no_prompt(make_client: Make) -> None:
+    client = make_client(token_ids="native")
+    assert_vectors(client.vectors({"input": [[7, 8]], "prompt_name": "sts"}), ["#7 #8"])
 
 
 def test_truncation_is_disclosed(client: Client) -> None:
@@ -302,6 +334,7 @@ def test_a_lone_surrogate(client: Client) -> None:
         ("output_dtype", ["Int8", "", "float", 8, ["int8"]]),
         ("dimensions", [0, -1, True, "8", 8.0, 1.5, 10**20]),
         ("input_type", ["passage", 1, ""]),
+        ("prompt_name", ["", 1, ["sts"]]),
         ("truncate", ["left", True, 1]),
         ("model", ["", 5, ["fake-model"], True]),
     ],

@@ -74,6 +74,7 @@ def test_every_field():
         "output_dtype": "ubinary",
         "dimensions": 2**40,
         "input_type": "query",
+        "prompt_name": "sts",
         "truncate": "start",
         "user": "someone",
     }
@@ -85,12 +86,13 @@ def test_every_field():
         output_dtype="ubinary",
         dimensions=2**40,
         input_type="query",
+        prompt_name="sts",
         truncate="start",
     )
 
 
 def test_null_is_absence():
-    fields = ("model", "encoding_format", "output_dtype", "dimensions", "input_type", "truncate", "user")
+    fields = ("model", "encoding_format", "output_dtype", "dimensions", "input_type", "prompt_name")
     assert openai({"input": "x"} | dict.fromkeys(fields)) == openai({"input": "x"})
 
 
