@@ -20,6 +20,7 @@ import openvino as ov  # type: ignore[import-untyped]
 
 from llmrs.embeddings import Matrix, Vectors
 from llmrs.errors import ConfigError, DeadlineExceeded, EngineError
+from llmrs.models import golden
 from llmrs.models.architectures import Encoder
 from llmrs.models.cores import usable_cores
 from llmrs.models.folder import ModelFolder
@@ -73,7 +74,7 @@ class Engine:
 
         Raises:
             ConfigError: this CPU does not compute in `dtype`.
-            ModelError: the weights do not fit the folder.
+            ModelError: the weights do not fit the folder, or a text's vector depends on its neighbours.
         """
         self.dimensions = folder.dimensions
         self._longest = folder.max_tokens
@@ -94,6 +95,13 @@ class Engine:
             compiled = _compile(graph.model, dtype, min(threads, MOST_THREADS), 1)
             self._lone.append(compiled.create_infer_request())
             self._warm_up(self._lone[0], WARM_UP_SHAPES[:8], WARM_UP_SECONDS / 2)
+        golden.check(
+            lambda texts: self.embed(texts).matrix,
+            vocabulary=folder.encoder.vocabulary,
+            longest=self._longest,
+            precision=self.precision,
+            place=str(folder.path),
+        )
         # Compiling has read every page once; most are not needed again, and none is lost.
         self._weights = graph.weights
         for weights in self._weights:
