@@ -202,7 +202,7 @@ class Collector:
             self._retries.extend(half for half in batch.halves() if half)
         else:
             for (group, start, _), _ in batch.shares:
-                self._settle(group, error.about(start) if error.poison else error.about(None))
+                self._settle(group, error.about(group.input_of(start) if error.poison else None))
         # Whoever came later has a deadline of their own, and maybe a better neighbourhood.
         if batch.joined:
             self._retries.append([share.span for share in batch.joined])

@@ -22,6 +22,7 @@ import numpy as np
 
 from llmrs import _fast
 from llmrs.backends.local import LocalBackend
+from llmrs.chunks import gather, spread
 from llmrs.embeddings import Matrix, ModelInfo, Prepared, Truncate
 from llmrs.errors import InvalidRequest, NonFiniteEmbedding
 from llmrs.prompts import choose_prompt
@@ -95,7 +96,8 @@ class Embedder:
         Args:
             dimensions: a smaller width, to which vectors are cut and scaled to length 1 again: one of
                 those that the model declares, or any where it declares none.
-            truncate: which end an over-long text loses, or `none` to refuse it.
+            truncate: which end an over-long text loses, `none` to refuse it, or `chunk_mean` for the
+                mean of its chunks' vectors.
             input_type: puts the model's prompt for queries or documents in front, if it has one.
             prompt_name: puts the model's prompt of that name in front instead.
 
@@ -112,7 +114,7 @@ class Embedder:
             return np.empty((0, width), np.float32)
         prompt = choose_prompt(self.info.prompts, prompt_name, input_type)
         prepared = self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
-        return self._finished(self._collector.compute(prepared), width)
+        return self._answer(self._collector.compute(spread(prepared)), prepared, width)
 
     async def aembed(
         self,
@@ -135,7 +137,7 @@ class Embedder:
 
         inline = sum(map(len, wanted)) <= INLINE_CHARACTERS
         prepared = prepare() if inline else await asyncio.to_thread(prepare)
-        return self._finished(await self._gathered(prepared), width)
+        return self._answer(await self._computed(spread(prepared)), prepared, width)
 
     def close(self) -> None:
         """Release the model. `embed` fails afterwards, and so do calls that wait for a batch."""
@@ -159,7 +161,7 @@ class Embedder:
             raise InvalidRequest(f"dimensions must be {self.dimensions} or of {widths}", param="dimensions")
         return dimensions
 
-    async def _gathered(self, prepared: Sequence[Prepared]) -> Matrix:
+    async def _computed(self, prepared: Sequence[Prepared]) -> Matrix:
         """The collector's answer, which comes on a thread of its own."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
@@ -173,6 +175,11 @@ class Embedder:
         finally:
             self._collector.cancel(group)
         return rows_of(group)
+
+    def _answer(self, computed: Matrix, prepared: Sequence[Prepared], width: int) -> Matrix:
+        """The vectors of texts, some of which may have been computed in chunks."""
+        normalize = self._normalize or width < computed.shape[1]
+        return self._finished(gather(computed, prepared, width, normalize), width)
 
     def _finished(self, matrix: Matrix, width: int) -> Matrix:
         """The first `width` numbers of each row, finite, and of length 1 if wanted or cut."""

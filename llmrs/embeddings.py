@@ -19,8 +19,8 @@ Matrix: TypeAlias = NDArray[np.float32]
 Input: TypeAlias = str | list[int]
 """One input as the client sent it: a text, or the ids of its tokens."""
 
-Truncate: TypeAlias = Literal["none", "start", "end"]
-"""Which end an over-long input loses; `none` refuses it."""
+Truncate: TypeAlias = Literal["none", "start", "end", "chunk_mean"]
+"""Which end an over-long input loses; `none` refuses it, `chunk_mean` splits it, see `chunks`."""
 
 OutputDtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 """What the numbers of an answer are:
@@ -42,11 +42,18 @@ class Prepared(NamedTuple):
         n_tokens: how many tokens the model will read, special tokens included. An estimate
             where only the backend can count; `Vectors.n_tokens` corrects it.
         truncated: whether the input was cut to the model's length.
+        chunks: what it was split into because it is too long for the model; it has no payload then, and
+            the tokens of all.
+        weight: of a chunk, its tokens without special ones and the prompt's.
+        owner: index of the input in its request, where that is not its own place among the texts computed.
     """
 
     payload: Any
     n_tokens: int
     truncated: bool = False
+    chunks: tuple[Prepared, ...] = ()
+    weight: int = 0
+    owner: int | None = None
 
     @property
     def key(self) -> Hashable:

@@ -76,6 +76,11 @@ class Group:
         self.remaining = 0  # texts without a vector
         self.queued_at = self.started_at = self.finished_at = 0.0
 
+    def input_of(self, text: int) -> int:
+        """The index of the request's input that a text is, or is a chunk of."""
+        owner = self.prepared[text].owner
+        return text if owner is None else owner
+
 
 def is_bulk(n_texts: int, n_tokens: int, limits: Limits) -> bool:
     """Whether a request of so much does not fit into one batch."""

@@ -125,7 +125,7 @@ def parse_openai(
         dimensions=_positive(fields.dimensions, "dimensions"),
         input_type=_input_type(fields.input_type),
         prompt_name=_text(fields.prompt_name, "prompt_name"),
-        truncate=cast(Any, _choice(fields.truncate, "truncate", ("none", "start", "end"), "none")),
+        truncate=cast(Any, _choice(fields.truncate, "truncate", get_args(Truncate), "none")),
         inputs=_inputs(fields.input, "input", limits),
     )
 

@@ -75,11 +75,22 @@ class FakeBackend(Backend):
             words = (prompt + each).split()
         found = len(words) + 2
         if found > MAX_TOKENS:
+            if truncate == "chunk_mean":
+                return self._split(words, [] if isinstance(each, list) else prompt.split())
             if truncate == "none":
                 raise ContextLengthExceeded(MAX_TOKENS, index=index, found=found)
             keep = MAX_TOKENS - 2
             words = words[:keep] if truncate == "end" else words[-keep:]
         return Prepared(" ".join(words), len(words) + 2, found > MAX_TOKENS)
+
+    def _split(self, words: list[str], prompt: list[str]) -> Prepared:
+        step = MAX_TOKENS - 2 - len(prompt)
+        own = words[len(prompt) :]
+        parts = [own[start : start + step] for start in range(0, len(own), step)]
+        chunks = tuple(
+            Prepared(" ".join(prompt + part), len(prompt + part) + 2, weight=len(part)) for part in parts
+        )
+        return Prepared(None, sum(chunk.n_tokens for chunk in chunks), chunks=chunks)
 
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
         texts = [text.payload for text in batch]

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     # Vectors.
     "models": GROUND,
     "backends": GROUND | {"_fast", "models"},
-    "embedder": GROUND | {"_fast", "backends", "prompts", "threaded"},
+    "embedder": GROUND | {"_fast", "backends", "chunks", "prompts", "threaded"},
     "langchain": GROUND | {"embedder"},
     "llamaindex": GROUND | {"embedder"},
     "": {"embedder"},  # llmrs/__init__.py
@@ -42,9 +42,11 @@ ROOMS: dict[str, set[str]] = {
     "batch": GROUND | {"fairqueue"},
     "admission": GROUND | {"fairqueue"},
     "prompts": GROUND,
+    "chunks": GROUND,
     "collector": GROUND | {"admission", "batch", "fairqueue"},
     "threaded": GROUND | {"batch", "collector", "fairqueue"},
-    "server": GROUND | {"", "batch", "collector", "fairqueue", "prompts", "wire", "embedder", "backends"},
+    "server": GROUND
+    | {"", "batch", "chunks", "collector", "fairqueue", "prompts", "wire", "embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.
     "flags": GROUND | {""},

@@ -2,8 +2,8 @@
 
 Wraps Hugging Face tokenizers. The tokenizer is set up once and never changed afterwards: changing
 it while another thread encodes raises "Already borrowed". So it never truncates; over-long inputs
-are cut here, between the special tokens that the tokenizer puts around every input. Token ids from
-a client get the same special tokens and the same cut.
+are cut or split here, between the special tokens that the tokenizer puts around every input. Token ids
+from a client get the same special tokens and the same cut.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MARGIN_TOKENS = 64
 """Tokens next to the window's edge may not be the text's own: the edge may lie inside a word."""
 
 Ids = NDArray[np.int32]
+
+NO_IDS: Ids = np.empty(0, np.int32)
 
 
 class ModelTokenizer:
@@ -67,22 +69,30 @@ class ModelTokenizer:
                 input has no token at all.
         """
         texts = [prompt + each for each in inputs if isinstance(each, str)]
-        encoded = self._encode(texts, from_end=truncate == "start")
+        encoded = self._encode(texts, truncate)
+        repeated = self._own_tokens(prompt) if prompt and truncate == "chunk_mean" else NO_IDS
         return [
-            self._fit(next(encoded) if isinstance(each, str) else self._check(each, index), index, truncate)
+            self._fit(next(encoded), index, truncate, repeated)
+            if isinstance(each, str)
+            else self._fit(self._check(each, index), index, truncate)
             for index, each in enumerate(inputs)
         ]
 
-    def _encode(self, texts: Sequence[str], *, from_end: bool) -> Iterator[tuple[Ids, bool]]:
+    def _encode(self, texts: Sequence[str], truncate: Truncate) -> Iterator[tuple[Ids, bool]]:
         """Ids of each text with special tokens, and whether they are all of them."""
         window = self._max_tokens * WINDOW_CHARACTERS_PER_TOKEN
+        if truncate == "chunk_mean":  # all of a text counts
+            window = CHUNK_CHARACTERS
         chunk: list[str] = []
         characters = 0
         for text in texts:
             if len(text) > window:
                 yield from self._encode_chunk(chunk)
                 chunk, characters = [], 0
-                yield self._encode_long(text, window, from_end=from_end)
+                if truncate == "chunk_mean":
+                    yield self._encode_parts(text), True
+                else:
+                    yield self._encode_long(text, window, from_end=truncate == "start")
                 continue
             chunk.append(text)
             characters += len(text)
@@ -109,6 +119,26 @@ class ModelTokenizer:
                 break
         return ids, False
 
+    def _encode_parts(self, text: str) -> Ids:
+        """Ids of all of a very long text, tokenized in parts: at once they would take too much memory.
+
+        A part ends at a blank, if there is one near its end, so that no word is torn.
+        """
+        parts = []
+        start = 0
+        while start < len(text):
+            stop = start + CHUNK_CHARACTERS
+            if stop < len(text):
+                stop = max(text.rfind(" ", stop - CHUNK_CHARACTERS // 8, stop), 0) or stop
+            parts.append(self._own_tokens(text[start:stop]))
+            start = stop
+        return np.array([*self._before, *np.concatenate(parts), *self._after], np.int32)
+
+    def _own_tokens(self, text: str) -> Ids:
+        """Ids of a text without special tokens."""
+        ids = np.array(self._encodings([text])[0].ids, np.int32)
+        return ids[len(self._before) : len(ids) - len(self._after)]
+
     def _encodings(self, texts: list[str]) -> list[Encoding]:
         try:
             return self._tokenizer.encode_batch_fast(texts) if texts else []
@@ -124,8 +154,13 @@ class ModelTokenizer:
             )
         return np.array([*self._before, *ids, *self._after], np.int32), True
 
-    def _fit(self, encoded: tuple[Ids, bool], index: int, truncate: Truncate) -> Prepared:
-        """The input as the model takes it, cut if it must be and may be."""
+    def _fit(
+        self, encoded: tuple[Ids, bool], index: int, truncate: Truncate, repeated: Ids = NO_IDS
+    ) -> Prepared:
+        """The input as the model takes it, cut or split if it must be and may be.
+
+        `repeated` are the ids of the prompt, which every chunk gets.
+        """
         ids, whole = encoded
         if not len(ids):  # only without special tokens
             raise InvalidRequest(f"input[{index}] holds no token", param="input")
@@ -139,9 +174,31 @@ class ModelTokenizer:
         before, after = len(self._before), len(self._after)
         text = ids[before : len(ids) - after]
         room = self._max_tokens - before - after
+        if truncate == "chunk_mean":
+            return self._split(text, room, index, repeated)
         kept = text[:room] if truncate == "end" else text[-room:]
         cut = np.concatenate([ids[:before], kept, ids[len(ids) - after :]])
         return Prepared(cut, len(cut), truncated=True)
+
+    def _split(self, ids: Ids, room: int, index: int, repeated: Ids) -> Prepared:
+        """Chunks of an input's own tokens that fill the room, all but the last.
+
+        Tokens at the end of a prompt may have become one with the text's first: what is repeated are
+        those that have not.
+        """
+        shared = min(len(repeated), len(ids))
+        differing = np.flatnonzero(repeated[:shared] != ids[:shared])
+        prompt, text = np.split(ids, [differing[0] if len(differing) else shared])
+        if 2 * len(prompt) > room:  # else a few tokens of text could cost a whole chunk each
+            reason = f"the prompt leaves too little room for chunks of input[{index}]"
+            raise InvalidRequest(reason, param="truncate")
+        step = room - len(prompt)
+        chunks = []
+        for start in range(0, len(text), step):
+            part = text[start : start + step]
+            payload = np.concatenate([self._before, prompt, part, self._after]).astype(np.int32)
+            chunks.append(Prepared(payload, len(payload), weight=len(part)))
+        return Prepared(None, sum(chunk.n_tokens for chunk in chunks), chunks=tuple(chunks))
 
 
 def _load(path: Path, lowercase: bool) -> Tokenizer:

@@ -30,7 +30,8 @@ MAX_ASKED = 32
 """Names looked at in one preflight. openai-node asks for about a dozen."""
 
 EXPOSED_HEADERS = (
-    "x-request-id, Retry-After, retry-after-ms, x-should-retry, x-truncated-inputs, Server-Timing"
+    "x-request-id, Retry-After, retry-after-ms, x-should-retry, x-truncated-inputs, x-chunked-inputs, "
+    "x-output-dtype, Server-Timing"
 )
 MAX_AGE_SECONDS = 7200
 """How long a browser remembers a preflight: the longest that Chromium does."""

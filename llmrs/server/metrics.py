@@ -253,6 +253,7 @@ COUNTERS = {
     "inputs": "Inputs of answered requests.",
     "tokens": "Tokens of answered requests.",
     "truncated_inputs": "Inputs that were cut to the model's length.",
+    "chunked_inputs": "Inputs that were split into chunks of the model's length.",
     "failed_batches": "Batches that gave no vectors.",
     "computed_cells": "Places for tokens that a local engine computed, padding included.",
 }
@@ -285,6 +286,8 @@ class ModelMetrics:
         self.counts["tokens"] += answer.n_tokens
         if answer.truncated:
             self.counts["truncated_inputs"] += answer.truncated
+        if answer.chunked:
+            self.counts["chunked_inputs"] += answer.chunked
         self.histograms["queue_seconds"].observe(answer.queue_seconds)
         self.histograms["tokenize_seconds"].observe(answer.tokenize_seconds)
         self.histograms["inference_seconds"].observe(answer.inference_seconds)

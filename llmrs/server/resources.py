@@ -69,6 +69,8 @@ class _EmbeddingRoute:
             resp.set_header("x-output-dtype", request.output_dtype)
         if answer.truncated:
             resp.set_header("x-truncated-inputs", str(answer.truncated))
+        if answer.chunked:
+            resp.set_header("x-chunked-inputs", str(answer.chunked))
         req.context.timings = (
             f"queue;dur={answer.queue_seconds * 1e3:.2f}, tokenize;dur={answer.tokenize_seconds * 1e3:.2f}, "
             f"inference;dur={answer.inference_seconds * 1e3:.2f}"

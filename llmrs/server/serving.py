@@ -18,6 +18,7 @@ from gevent.event import Event
 
 from llmrs.backends.base import CALL_HEADERS, Backend, ReplicaState, Retries
 from llmrs.batch import Batch
+from llmrs.chunks import gather, spread
 from llmrs.collector import ClientGone, Collector
 from llmrs.config import Config
 from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Vectors
@@ -45,6 +46,9 @@ INLINE_CHARACTERS = 2000
 """Texts of this many characters together are tokenized on the hub, in about half a millisecond;
 more go to a native thread, because nothing may hold the hub for longer than a millisecond."""
 
+INLINE_NUMBERS = 100_000
+"""Vectors of chunks with so many numbers together become those of inputs in about half a millisecond."""
+
 
 class Answer(NamedTuple):
     """The vectors of one request and what the response says about them.
@@ -57,6 +61,7 @@ class Answer(NamedTuple):
     matrix: Matrix
     n_tokens: int
     truncated: int
+    chunked: int
     tokenize_seconds: float
     queue_seconds: float
     inference_seconds: float
@@ -182,9 +187,9 @@ class ServedModel:
             began = time.monotonic()
             prepared = self._prepare(inputs, request, group)
             prepared_at = time.monotonic()
-            self.collector.submit(group, prepared, request.batch_size or 0)
+            self.collector.submit(group, spread(prepared), request.batch_size or 0)
             done.wait(max(0.0, deadline - prepared_at))
-            matrix = _rows_of(group)
+            matrix = self._gather(_rows_of(group), prepared, request)
         finally:
             self.requests -= 1
             self.collector.cancel(group)
@@ -193,6 +198,7 @@ class ServedModel:
             matrix,
             sum(group.n_tokens),
             sum(text.truncated for text in prepared),
+            sum(bool(text.chunks) for text in prepared),
             prepared_at - began,
             group.started_at - group.queued_at,
             group.finished_at - group.started_at,
@@ -259,6 +265,8 @@ class ServedModel:
             self.info.prompts, request.prompt_name, request.input_type, self.config.default_prompt or ""
         )
         prepare = partial(self.backend.prepare, inputs, truncate=request.truncate, prompt=prompt)
+        if not self.backend.counts_tokens and request.truncate == "chunk_mean":
+            raise InvalidRequest("chunk_mean needs a local model, whose tokens are known", param="truncate")
         if not self.backend.counts_tokens:
             return prepare()  # which only estimates the tokens: the backend keeps its own limit
         if sum(map(len, inputs)) > INLINE_CHARACTERS:
@@ -273,6 +281,14 @@ class ServedModel:
                 param="input",
             )
         return prepared
+
+    def _gather(self, matrix: Matrix, prepared: list[Prepared], request: EmbeddingRequest) -> Matrix:
+        """One vector of each input's chunks, where there are any; of many beside the hub."""
+        work = partial(
+            gather, matrix, prepared, request.dimensions, normalize=self.normalizes(request.normalize)
+        )
+        many = len(matrix) > len(prepared) and matrix.size > INLINE_NUMBERS
+        return self._tokenizing.run(work) if many else work()
 
     # -- running batches ----------------------------------------------------------------------
 

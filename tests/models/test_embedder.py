@@ -331,3 +331,19 @@ def test_errors_reach_tasks(embedder):
         asyncio.run(embedder.aembed(["a", "a b " * 100], truncate="none"))
     with pytest.raises(TypeError, match="must be strings"):
         asyncio.run(embedder.aembed(["a", 3]))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_mean_of_chunks(tiny, normalize):
+    room = tiny.max_tokens - 2
+    parts = ["a b " * (room // 2), "c d " * (room // 2), "e f g "]
+    with Embedder(str(tiny.folder), dtype="f32", threads=1, normalize=normalize) as embedder:
+        found = embedder.embed(["hello", "".join(parts)], truncate="chunk_mean")
+        chunks = embedder.embed(parts).astype(np.float64)
+        mean = np.average(chunks, axis=0, weights=[room, room, 3])
+        if normalize:
+            mean /= np.linalg.norm(mean)
+        np.testing.assert_allclose(found[1], mean, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found[0], embedder.embed("hello")[0], atol=1e-5)
+        waited = asyncio.run(embedder.aembed(["hello", "".join(parts)], truncate="chunk_mean"))
+        np.testing.assert_allclose(waited, found, rtol=1e-3, atol=1e-5)

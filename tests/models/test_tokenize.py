@@ -249,3 +249,71 @@ def test_threads_share_one_tokenizer(mine):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+# -- chunks ---------------------------------------------------------------------------------------
+
+
+def own(path, text):
+    """A text's tokens without special ones."""
+    return theirs(path).encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if text.strip()] + ["自然语言处理" * 100])
+@pytest.mark.parametrize("prompt", ["", "query: ", "search "])
+def test_chunks_hold_all_of_a_text_in_order(mine, path, text, prompt):
+    """Each with special tokens and the prompt around it, and all but the last full."""
+    [prepared] = mine.prepare([text], truncate="chunk_mean", prompt=prompt)
+    whole, head = own(path, prompt + text), own(path, prompt)
+    assert not prepared.truncated
+    if len(whole) + 2 <= MAX_TOKENS:
+        assert prepared.payload.tolist() == [101, *whole, 102]
+        assert prepared.chunks == ()
+        return
+    step = MAX_TOKENS - 2 - len(head)
+    parts = [whole[start : start + step] for start in range(len(head), len(whole), step)]
+    assert ids_of(prepared.chunks) == [[101, *head, *part, 102] for part in parts]
+    assert [chunk.weight for chunk in prepared.chunks] == [len(part) for part in parts]
+    assert [chunk.n_tokens for chunk in prepared.chunks] == [len(head) + len(part) + 2 for part in parts]
+    assert all(chunk.payload.dtype == np.int32 for chunk in prepared.chunks)
+    assert prepared.n_tokens == sum(chunk.n_tokens for chunk in prepared.chunks)
+
+
+@pytest.mark.parametrize("count", [30, 31, 60, 61, 100])
+def test_chunks_of_token_ids(mine, count):
+    """Which get no prompt."""
+    ids = [1000 + i for i in range(count)]
+    [prepared] = mine.prepare([ids], truncate="chunk_mean", prompt="query: ")
+    if count == 30:
+        assert prepared.payload.tolist() == [101, *ids, 102]
+        return
+    room = MAX_TOKENS - 2
+    expected = [[101, *ids[start : start + room], 102] for start in range(0, count, room)]
+    assert ids_of(prepared.chunks) == expected
+    assert sum(chunk.weight for chunk in prepared.chunks) == count
+
+
+@pytest.mark.parametrize("text", ["the quick brown fox ", "自然语言处理", "x" * 90 + " "])
+def test_a_very_long_text_is_tokenized_in_parts(path, monkeypatch, text):
+    """The parts end between words, so that the tokens are those of the whole text."""
+    tokenizer = ModelTokenizer(path, max_tokens=MAX_TOKENS, vocabulary=30522)
+    seen = []
+    encodings = tokenizer._encodings
+    monkeypatch.setattr(tokenizer, "_encodings", lambda texts: seen.extend(texts) or encodings(texts))
+    monkeypatch.setattr(tokenize, "CHUNK_CHARACTERS", 1000)
+    long = text * (5000 // len(text))
+    [prepared] = tokenizer.prepare([long], truncate="chunk_mean")
+    assert max(map(len, seen)) <= 1000
+    assert "".join(seen) == long
+    found = [token for chunk in prepared.chunks for token in chunk.payload[1:-1].tolist()]
+    assert found == own(path, long)
+
+
+def test_a_prompt_that_leaves_no_room_for_chunks(mine):
+    with pytest.raises(InvalidRequest, match=r"too little room for chunks of input\[1\]"):
+        mine.prepare(["short", "word " * 40], truncate="chunk_mean", prompt="so many words " * 6)
+
+
+def test_short_inputs_among_long_ones(mine):
+    prepared = mine.prepare(["hello", "word " * 40, [7592]], truncate="chunk_mean")
+    assert [len(each.chunks) for each in prepared] == [0, 2, 0]
