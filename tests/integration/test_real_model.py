@@ -124,3 +124,27 @@ def test_native_token_ids_give_the_texts_vectors(texts: list[str], references: n
         beyond = requests.post(f"{native.url}/v1/embeddings", json={"input": [[5], [30522]]}, timeout=60)
         assert beyond.status_code == 400
         assert "[1]" in beyond.json()["error"]["message"]
+
+
+def test_a_text_of_many_chunks_has_the_mean_of_its_chunks() -> None:
+    """As a client makes it, from several processes too: the gateway splits, the engine computes chunks."""
+    words = [f"word{i % 97} about harbour and winter" for i in range(500)]
+    step = 50  # words of a chunk that surely fits
+    for processes in ("1", "2"):
+        with llmrs(DTYPE="f32", PROCESSES=processes, TOKEN_IDS="native") as exact:
+            url = f"{exact.url}/v1/embeddings"
+            long = {"input": ["short", " ".join(words)], "truncate": "chunk_mean"}
+            answer = requests.post(url, json=long, timeout=60)
+            assert answer.headers["x-chunked-inputs"] == "1"
+            found = np.array([row["embedding"] for row in answer.json()["data"]], np.float32)
+            assert worst(found[:1], embed(exact, ["short"])) >= F32
+            # Other chunks than the server's: their mean is near, and far from that of the first alone.
+            parts = embed(exact, [" ".join(words[start : start + step]) for start in range(0, 500, step)])
+            mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
+            assert worst(found[1:], mean[None]) >= 0.97
+            # The same chunks, as token ids: 254 of the model's own tokens and two special ones.
+            ids = [1000 + i % 900 for i in range(254 * 2 + 100)]
+            chunks = embed(exact, [ids[:254], ids[254:508], ids[508:]], truncate="none").astype(np.float64)
+            weighted = np.average(chunks, axis=0, weights=[254, 254, 100])
+            weighted /= np.linalg.norm(weighted)
+            assert worst(embed(exact, [ids], truncate="chunk_mean"), weighted[None]) >= F32
