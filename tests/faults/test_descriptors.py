@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.backends.services.wire import Service
 from tests.faults.backend import LATE_SECONDS
-from tests.faults.watch import Bystander, descriptors, post, recovers, watched
+from tests.faults.watch import Bystander, descriptors, post, recovers, request, rows, unit, watched
 from tests.processes import Server, wait_until
 from tests.worker.client import Answer, ask, connect, read_answer
 
@@ -49,12 +50,13 @@ def test_a_low_hard_limit_leaves_descriptors_for_the_backend(backend: Service) -
     with limited("ulimit -n 64", BACKEND_URL=backend.url) as server, recovers(server, kept=8):
         assert "at most " in server.log
         assert "ulimit -n" in server.log
-        with Bystander(server) as other, contextlib.ExitStack() as open_:
-            other.wait_for_more()
-            clients = open_.enter_context(crowd(server, 150))
-            for _ in range(3):
-                backend.drop_connections()  # new ones are needed: descriptors that no client has taken
-                other.wait_for_more()
+        with connect(server, 60) as asking, crowd(server, 150) as clients:
+            for i in range(20):
+                answer = ask(asking, request({"input": f"good {i}"}))
+                assert answer.status == 200
+                np.testing.assert_allclose(rows(answer.body)[0], unit(f"good {i}"), atol=1e-6)
+                # The next one needs a new connection. Nothing is under way that could break off with this.
+                backend.drop_connections()
             assert ask(clients[0], LIVE).status == 200, "the first of them are connected"
             assert descriptors(server.worker_pid) < 60
             # The last one has waited in the kernel all the time, and is served when others have gone.

@@ -209,14 +209,14 @@ class Bystander:
         self._thread.join(90)
         if raised[0] is None:
             assert not self._thread.is_alive(), "an answer never came"
-            assert self.wrong == []
+            assert self.wrong == [], self.wrong
             assert self.answered > 0
 
     def wait_for_more(self, count: int = 5) -> None:
         """Until so many more texts have got their vectors."""
         goal = self.answered + count
         wait_until(lambda: self.answered >= goal or bool(self.wrong), 60, self._server)
-        assert self.wrong == []
+        assert self.wrong == [], self.wrong
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
