@@ -53,10 +53,12 @@ def running() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_every_curl_line_works(readme: str, running: Server) -> None:
-    commands = list(curl_commands(readme))
-    assert len(commands) >= 9
+@pytest.mark.parametrize(
+    ("document", "least"), [*((readme, 11) for readme in READMES), ("docs/models.md", 2)]
+)
+def test_every_curl_line_works(document: str, least: int, running: Server) -> None:
+    commands = list(curl_commands(document))
+    assert len(commands) >= least
     for command in commands:
         ours = command.replace(ADDRESS, running.url)
         assert ours != command
@@ -93,15 +95,15 @@ def test_the_line_the_server_prints_is_the_readmes(running: Server) -> None:
     assert printed.replace(running.url, ADDRESS) in text("README.md")
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_every_backend_example_is_a_valid_configuration(readme: str) -> None:
+@pytest.mark.parametrize(("document", "least"), [*((readme, 7) for readme in READMES), ("docs/models.md", 1)])
+def test_every_example_of_settings_is_a_valid_configuration(document: str, least: int) -> None:
     examples = [
         line.split("#")[0].split()
-        for block in blocks(readme, "bash")
+        for block in blocks(document, "bash")
         for line in block.splitlines()
         if re.match(r"[A-Z_]+=\S+ .*\bllmrs\b", line)
     ]
-    assert len(examples) >= 7
+    assert len(examples) >= least
     for *settings, command in examples:
         assert command == "llmrs"
         environ = dict(setting.split("=", 1) for setting in settings)
