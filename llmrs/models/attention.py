@@ -50,8 +50,7 @@ class Attention:
         self._strangers = ops.not_equal(ops.unsqueeze(segments, ints(2)), ops.unsqueeze(segments, ints(1)))
         columns = ops.squeeze(ops.slice(ops.shape_of(segments, "i32"), ints(1), ints(2), ints(1)), ints(0))
         order = ops.range(int_(0), columns, int_(1), "i32")
-        # Of a query's (row) and a key's (column) place: positive where the key comes after.
-        self._distances = ops.subtract(ops.unsqueeze(order, ints(0)), ops.unsqueeze(order, ints(1)))
+        self._queries, self._keys = ops.unsqueeze(order, ints(1)), ops.unsqueeze(order, ints(0))
         self._bias = self._distance_bias() if encoder.distance_bias else None
         self._masks: dict[int | None, Node] = {}
         self._rotations: dict[Rope, tuple[Node, Node]] = {}
@@ -95,9 +94,11 @@ class Attention:
         if reach not in self._masks:
             unseen = self._strangers
             if reach is not None:
-                unseen = ops.logical_or(unseen, ops.greater(ops.abs(self._distances), int_(reach)))
+                late = ops.greater(self._keys, ops.add(self._queries, int_(reach)))
+                early = ops.less(self._keys, ops.subtract(self._queries, int_(reach)))
+                unseen = ops.logical_or(unseen, ops.logical_or(late, early))
             if self._encoder.causal:
-                unseen = ops.logical_or(unseen, ops.greater(self._distances, int_(0)))
+                unseen = ops.logical_or(unseen, ops.greater(self._keys, self._queries))
             mask = ops.multiply(ops.convert(unseen, "f32"), float_(MASKED))
             mask = ops.unsqueeze(mask, ints(1))
             self._masks[reach] = mask if self._bias is None else ops.add(mask, self._bias)
@@ -113,7 +114,7 @@ class Attention:
             assert encoder.names.distance_bias is not None
             learned = self._weights.constant(encoder.names.distance_bias, "weight", BUCKETS, encoder.heads)
             table = ops.gather(learned, ops.constant(_buckets(distances)), int_(0))
-        rows = ops.add(self._distances, int_(self._longest - 1))
+        rows = ops.add(ops.subtract(self._keys, self._queries), int_(self._longest - 1))
         return ops.transpose(ops.gather(table, rows, int_(0)), ints(2, 0, 1))
 
     # -- rotary position embedding --------------------------------------------------------------------
@@ -121,7 +122,9 @@ class Attention:
     def _turn(self, x: Node, rope: Rope) -> Node:
         """Each head's numbers i and i + head_width / 2 turned as a pair."""
         cosines, sines = self._rotation(rope)
-        first, second = ops.split(x, int_(-1), 2).outputs()
+        half = self._encoder.head_width // 2
+        # In these ops OpenVINO recognizes the whole and fuses it; with axis -1 it does not.
+        first, second = ops.variadic_split(x, int_(3), ints(half, half)).outputs()
         turned = ops.concat([ops.multiply(second, float_(-1)), first], -1)
         return ops.add(ops.multiply(x, cosines), ops.multiply(turned, sines))
 
