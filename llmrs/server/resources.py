@@ -221,6 +221,7 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "backend": model.backend.kind,
         "backends": _addresses(model),
         "aliases": list(model.names[1:]),
+        "prompts": sorted(filter(None, info.prompts)),
     }
 
 

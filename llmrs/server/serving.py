@@ -187,9 +187,12 @@ class ServedModel:
             began = time.monotonic()
             prepared = self._prepare(inputs, request, group)
             prepared_at = time.monotonic()
-            self.collector.submit(group, spread(prepared), request.batch_size or 0)
+            texts = spread(prepared) if request.truncate == "chunk_mean" else prepared
+            self.collector.submit(group, texts, request.batch_size or 0)
             done.wait(max(0.0, deadline - prepared_at))
-            matrix = self._gather(_rows_of(group), prepared, request)
+            matrix = _rows_of(group)
+            if texts is not prepared:
+                matrix = self._gather(matrix, prepared, request)
         finally:
             self.requests -= 1
             self.collector.cancel(group)
@@ -198,7 +201,7 @@ class ServedModel:
             matrix,
             sum(group.n_tokens),
             sum(text.truncated for text in prepared),
-            sum(bool(text.chunks) for text in prepared),
+            0 if texts is prepared else sum(bool(text.chunks) for text in prepared),
             prepared_at - began,
             group.started_at - group.queued_at,
             group.finished_at - group.started_at,
@@ -283,12 +286,11 @@ class ServedModel:
         return prepared
 
     def _gather(self, matrix: Matrix, prepared: list[Prepared], request: EmbeddingRequest) -> Matrix:
-        """One vector of each input's chunks, where there are any; of many beside the hub."""
+        """One vector of each input's chunks; of many beside the hub."""
         work = partial(
             gather, matrix, prepared, request.dimensions, normalize=self.normalizes(request.normalize)
         )
-        many = len(matrix) > len(prepared) and matrix.size > INLINE_NUMBERS
-        return self._tokenizing.run(work) if many else work()
+        return self._tokenizing.run(work) if matrix.size > INLINE_NUMBERS else work()
 
     # -- running batches ----------------------------------------------------------------------
 

@@ -231,6 +231,7 @@ def test_models(make_client: Make) -> None:
     assert entry["normalized"] is False
     assert entry["backend"] == "fake"
     assert entry["aliases"] == ["text-embedding-3-small", "other"]
+    assert entry["prompts"] == ["document", "query", "sts"]
     assert isinstance(entry["created"], int)
     for path in ("/v1/models/org/served", "/v1/models/org%2Fserved", "/v1/models/other", "/v1/models/other/"):
         assert client.get(path).json == entry
