@@ -162,6 +162,12 @@ class Collector:
             for span in self._retries.popleft():
                 self._settle(span.group, error())
 
+    def abort(self, error: Callable[[], ServiceError]) -> None:
+        """Answer all that waits, comes or is being computed with an error of its own."""
+        for batch in tuple(self._running):
+            self.fail(batch, error())
+        self.close(error)
+
     def dispatch(self) -> None:
         """Start batches while a slot is free and something waits."""
         limits = self._limits()

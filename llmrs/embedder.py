@@ -188,7 +188,8 @@ class Embedder:
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
             raise NonFiniteEmbedding(int(np.argmin(finite)))
-        return matrix
+        own: Matrix = matrix.copy()  # the rows of a batch may be those of other callers, too
+        return own
 
 
 def _strings(texts: str | Sequence[str]) -> list[str]:

@@ -60,11 +60,13 @@ class Pool:
 
     Args:
         size: most connections that are kept while idle.
+        resend: whether a request that met a closing connection is sent once more.
     """
 
-    def __init__(self, address: Address, size: int) -> None:
+    def __init__(self, address: Address, size: int, *, resend: bool = True) -> None:
         self._address = address
         self._size = size
+        self._resend = resend
         self._idle: deque[_Connection] = deque()
 
     def exchange(self, request: bytes, deadline: float, limit: int) -> Incoming:
@@ -86,7 +88,8 @@ class Pool:
             try:
                 return self._use(kept, request, deadline, limit)
             except _Stale:
-                pass
+                if not self._resend:
+                    raise
         return self._use(_connect(self._address, deadline), request, deadline, limit)
 
     def close(self) -> None:

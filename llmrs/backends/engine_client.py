@@ -32,7 +32,7 @@ class EngineClient(ModelBackend):
     def __init__(self, config: Config, address: str) -> None:
         """Load the tokenizer; nothing is asked of the engine yet. Raises ModelError."""
         super().__init__(config.model_path, offline=config.offline)
-        self._transport = Transport(address, connections=SLOTS + 1)
+        self._transport = Transport(address, connections=SLOTS + 1, resend=False)
         self._limits = Limits(
             config.batch_size,
             batch_tokens=max(config.max_batch_tokens, self.folder.max_tokens),

@@ -59,12 +59,14 @@ class Transport:
     Does no I/O until the first request. Raises ConfigError if `url` is no address.
     """
 
-    def __init__(self, url: str, *, connections: int, api_key: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, connections: int, api_key: str | None = None, resend: bool = True
+    ) -> None:
         self.address = url
         self._base, socket_path = _parse(url)
         self._headers = HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._heads: dict[tuple[str, str], bytes] = {}
-        self._pool = Pool(_address(self._base, socket_path), connections)
+        self._pool = Pool(_address(self._base, socket_path), connections, resend=resend)
 
     def get(self, path: str, *, deadline: float, limit: int) -> Answer:
         """GET `path` (appended to the address); see `post`."""

@@ -26,6 +26,7 @@ from llmrs.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ModelError,
+    NotReady,
     ServiceError,
     StartupError,
     UnknownUrl,
@@ -121,6 +122,11 @@ class Application:
             model.watch()
         if self._may_switch:
             self._switch.watch()
+
+    def abort(self) -> None:
+        """Answer all requests at once: nobody computes, and will not before this process has ended."""
+        for model in self.models:
+            model.collector.abort(lambda: NotReady("nobody computes at the moment", retry_after=2))
 
     def close(self) -> None:
         """Answer what waits, stop the threads, release the backends."""

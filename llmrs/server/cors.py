@@ -17,7 +17,7 @@ from typing import Any
 import falcon
 from falcon.routing import CompiledRouter
 
-ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-Request-Id")
+ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout")
 """Always listed. A `*` would not cover Authorization."""
 
 ALLOWED_WHEN_ASKED = re.compile(

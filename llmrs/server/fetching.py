@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from llmrs.backends import needs_download
-from llmrs.config import Config
+from llmrs.config import OPTIONS, Config
 from llmrs.errors import ModelError
 
 
@@ -23,5 +23,7 @@ def fetch_model(config: Config) -> None:
     if not needs_download(config):
         return
     command = [sys.executable, "-m", "llmrs", "fetch", "--config", os.devnull, config.model_path]
-    if subprocess.call([*command, *(["--offline"] if config.offline else [])]):
+    own = {option.env for option in OPTIONS}
+    environ = {name: value for name, value in os.environ.items() if name not in own}
+    if subprocess.call([*command, *(["--offline"] if config.offline else [])], env=environ):
         raise ModelError(f"model_path = {config.model_path[:200]}: it could not be fetched, see the log")

@@ -21,7 +21,7 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from llmrs.backends.base import Backend, ReplicaState
-from llmrs.errors import EngineError, RetryableError, ServiceError, UpstreamRejected
+from llmrs.errors import EngineError, QueueFull, ServiceError, UpstreamRejected
 
 log = logging.getLogger("llmrs.server")
 
@@ -76,7 +76,7 @@ class Health:
         An input the backend refuses or its engine fails on, or a backend that is merely busy, is a
         healthy backend.
         """
-        if error is None or isinstance(error, (UpstreamRejected, EngineError, RetryableError)):
+        if error is None or isinstance(error, (UpstreamRejected, EngineError, QueueFull)):
             self._answered_at = time.monotonic()
             self._failures = 0
             self._set(None)

@@ -62,7 +62,7 @@ def gunicorn_settings(config: Config) -> dict[str, Any]:
         "control_socket_disable": True,
         "proc_name": "llmrs",
         "on_starting": lambda server: _prepare(config),
-        "on_reload": lambda server: room.reload(),
+        "on_reload": lambda server: _open_room(config),
         "post_fork": _worker_joins,
         "post_worker_init": _worker_ready,
         "worker_exit": _worker_exit,
@@ -110,8 +110,11 @@ def _prepare(config: Config) -> None:
     except ModelError as error:
         log.critical("%s", error)
         raise SystemExit(error.exit_code) from None
-    if config.processes > 1:
-        room.open(engine=config.has_engine_process)
+    _open_room(config)
+
+
+def _open_room(config: Config) -> None:
+    room.open(config.processes, engine=config.has_engine_process)
 
 
 def _worker_joins(server: Any, worker: Any) -> None:

@@ -5,11 +5,11 @@ the engine's lock computes; the others are gateways and reach it over a Unix soc
 has opened and keeps: while an engine starts again, calls wait in its backlog. Locks end with their
 process, however it ends, so there is always one engine, and never two:
 
-- a worker that is started in place of a dead engine finds the lock free;
-- if the master does not start one (gunicorn's reload starts the new workers first), a gateway that finds
-  the lock free keeps it, ends, and so makes room for a worker that computes;
-- an engine that is told to end goes on while the gateways of its time are there: what they have
-  accepted needs it. A reload begins a new time.
+- A worker that is started in place of a dead engine finds the lock free.
+- A reload (HUP) begins a new time, with a lock and a socket of its own: its engine loads while that of the
+  old time serves, and that one goes on until the gateways of its time are gone.
+- If the master starts no worker for a dead engine (it was told to have one less), a gateway that finds the
+  lock free keeps it, ends, and so makes room for a worker that computes.
 
 Imported by gunicorn's master: no gevent in here.
 """
@@ -44,49 +44,66 @@ class Room:
         self._listener: socket.socket | None = None
         self._locks: list[int] = []  # open as long as the process is
         self._owner = 0
-        self._reloads = 0
+        self._time = 0
+        self._was_free = False
 
     @property
     def address(self) -> str:
         """The engine's, for a backend: `unix:/...`."""
         return f"unix:{self._path('engine')}"
 
-    def open(self, *, engine: bool) -> None:
-        """In the master: make the folder, and listen for the gateways' calls if one worker computes."""
-        if self.folder is not None:
+    def open(self, processes: int, *, engine: bool) -> None:
+        """In the master, at its start and at every reload: a new time begins for the workers to come.
+
+        Args:
+            processes: that answer HTTP.
+            engine: whether one more computes for them.
+        """
+        if self._listener is not None:
+            self._listener.close()  # the engine of the old time has it, too
+            self._listener = None
+        if processes == 1:
             return
-        self._owner = os.getpid()
-        self.folder = Path(tempfile.mkdtemp(prefix="llmrs-"))
+        if self.folder is None:
+            self._owner = os.getpid()
+            self.folder = Path(tempfile.mkdtemp(prefix="llmrs-"))
+        self._time += 1
         if engine:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(self._path("engine")))
             self._listener.listen(BACKLOG)
 
-    def reload(self) -> None:
-        """In the master: all workers are about to be replaced."""
-        self._reloads += 1
-
     def join(self) -> socket.socket | None:
         """In a worker, after the fork: find out its role. Returns what an engine listens on."""
         if self._listener is None:
             return None
-        if self._lock("engine.lock", fcntl.LOCK_EX):
+        if self._lock("engine.lock", fcntl.LOCK_EX, os.O_CREAT):
             self.role = "engine"
             return self._listener
         self.role = "gateway"
-        self._lock(self._gateways, fcntl.LOCK_SH)
+        self._lock("gateways.lock", fcntl.LOCK_SH, os.O_CREAT)
         self._listener.close()
         return None
 
     def engine_is_missing(self) -> bool:
-        """In a gateway: whether nobody computes. If so, nobody will before this process has ended."""
-        return self.role == "gateway" and self._lock("engine.lock", fcntl.LOCK_EX)
+        """In a gateway, once a second: whether nobody computes, and nobody will before this process ends.
+
+        Twice in a row: between an engine's end and its successor's start the lock is free, too.
+        """
+        if self.role != "gateway":
+            return False
+        free = self._lock("engine.lock", fcntl.LOCK_EX)
+        if free and not self._was_free:
+            os.close(self._locks.pop())
+        missing = free and self._was_free
+        self._was_free = free
+        return missing
 
     def is_needed(self) -> bool:
         """In a worker that has been told to end: whether others still need it."""
         if self.role != "engine":
             return False
-        gateways_are_gone = self._lock(self._gateways, fcntl.LOCK_EX)
+        gateways_are_gone = self._lock("gateways.lock", fcntl.LOCK_EX)
         if gateways_are_gone:
             os.close(self._locks.pop())
         return not gateways_are_gone
@@ -96,18 +113,19 @@ class Room:
         if self.folder is not None and os.getpid() == self._owner:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def _gateways(self) -> str:
-        """The lock that all gateways of a time share."""
-        return f"gateways-{self._reloads}.lock"
-
     def _path(self, name: str) -> Path:
+        """A file of this time."""
         assert self.folder is not None
-        return self.folder / name
+        return self.folder / f"{name}-{self._time}"
 
-    def _lock(self, name: str, kind: int) -> bool:
+    def _lock(self, name: str, kind: int, create: int = 0) -> bool:
         """Take a lock for the rest of this process's life, unless others hold it."""
-        lock = os.open(self._path(name), os.O_RDWR | os.O_CREAT, 0o600)
+        path = self._path(name)
+        try:
+            lock = os.open(path, os.O_RDWR | create, 0o600)
+        except FileNotFoundError:
+            return False  # somebody has tidied up: what is unknown is not free
+        os.utime(path)  # those who tidy up look for what is old
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
             self._locks.append(lock)

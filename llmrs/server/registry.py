@@ -41,6 +41,8 @@ class Registry:
 
     @property
     def reason(self) -> str | None:
-        """Why no model can be used now; None while one can."""
+        """Why no model can be used now; None while one can, and none hangs, for which the process ends."""
+        if hanging := next((model.watchdog.reason for model in self.models if model.watchdog.reason), None):
+            return hanging
         reasons = [model.reason for model in self.models]
         return None if None in reasons else reasons[0]

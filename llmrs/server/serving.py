@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 import gevent
@@ -48,6 +49,10 @@ more go to a native thread, because nothing may hold the hub for longer than a m
 
 INLINE_NUMBERS = 100_000
 """Vectors of chunks with so many numbers together become those of inputs in about half a millisecond."""
+
+
+FAIR_SECONDS = 1.0
+"""A backend that does not answer in less says nothing about itself, as for `backends.roster`."""
 
 
 class Answer(NamedTuple):
@@ -88,6 +93,9 @@ class ServedModel:
         tokenizing: NativeThreads,
         draining: Callable[[], bool],
     ) -> None:
+        # First, because it may raise, and what comes after would have to be given back.
+        forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
+        self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
         self.backend = backend
         self.health = health_of(backend)
         self.config = config
@@ -106,8 +114,6 @@ class ServedModel:
             config.queue_seconds,
         )
         self.watchdog = Watchdog(backend, self.collector, config.hang_timeout)
-        forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
-        self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
         if not config.uses_http_backend:
             check_default(self.info.prompts, config.default_prompt)
 
@@ -218,7 +224,8 @@ class ServedModel:
             ServiceError: any of its subclasses.
         """
         done = Event()
-        group = self.collector.admit(done.set, deadline, n_texts=len(prepared))
+        group = self.collector.admit(done.set, inf, n_texts=len(prepared))  # never "it takes too long":
+        group.deadline = deadline  # a gateway has admitted it
         try:
             self.collector.submit(group, prepared)
             done.wait(max(0.0, deadline - time.monotonic()))
@@ -330,7 +337,9 @@ class ServedModel:
             self.collector.finish(batch, vectors)
             return
         known = self._as_service_error(error)
-        self.health.note(known)
+        # A backend that was given no time is not to blame: callers choose their own deadlines.
+        if not isinstance(known, DeadlineExceeded) or batch.deadline - batch.started_at >= FAIR_SECONDS:
+            self.health.note(known)
         self.collector.fail(batch, known)
 
     def _as_service_error(self, error: BaseException | None) -> ServiceError:

@@ -91,13 +91,16 @@ class Snapshots:
         """Write this process's file, in one piece."""
         records = [_record(family) for family in self._families() if self._counts(family.name)]
         draft = self._folder / f"{os.getpid()}.draft"
-        draft.write_bytes(self._encoder.encode(records))
-        draft.replace(self._folder / f"{os.getpid()}{SUFFIX}")
+        try:
+            draft.write_bytes(self._encoder.encode(records))
+            draft.replace(self._folder / f"{os.getpid()}{SUFFIX}")
+        except OSError as error:
+            log.warning("the metrics could not be written: %s", error.strerror)
 
     def close(self) -> None:
         """Write for the last time."""
         self._writing.kill()
-        if self._folder.exists():
+        if self._folder.exists():  # the master may have been faster
             self.write()
 
     def _counts(self, name: str) -> bool:
@@ -108,10 +111,7 @@ class Snapshots:
     def _write_for_ever(self) -> None:
         while True:
             gevent.sleep(SECONDS)
-            try:
-                self.write()
-            except OSError as error:
-                log.warning("the metrics could not be written: %s", error.strerror)
+            self.write()
 
 
 def _record(family: Family) -> Record:

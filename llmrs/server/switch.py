@@ -9,12 +9,14 @@ reason in /health and in the log. What is not about models waits for a restart.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -60,7 +62,7 @@ class Switch:
         self._serve = serve
         self._changed = changed
         self._one_at_a_time = BoundedSemaphore()
-        self._seen = _signature(config.file)
+        self._seen: Signature | None = None  # so it is read once more: it may have changed meanwhile
 
     def watch(self) -> None:
         """Look at the configuration file from now on, in a greenlet of its own."""
@@ -74,7 +76,11 @@ class Switch:
         """
         with self._one_at_a_time:
             self._seen = _signature(self._config.file)
-            config = self._config.reread()
+            try:
+                config = self._config.reread()
+            except ConfigError as error:
+                self._registry.trouble = {"configuration": str(error)}
+                raise
             self._tell_what_waits(config)
             self._registry.trouble = self._switch(config)
             self._config = config
@@ -89,15 +95,18 @@ class Switch:
             if model is None:
                 try:
                     model = self._load(row)
-                except StartupError as error:
+                except Exception as error:  # of an installed backend, too: the others shall go on
                     name = row.model_name or row.model_path
-                    log.error("model %s cannot be served: %s", name, error)
-                    trouble[name] = str(error)
+                    known = isinstance(error, StartupError)
+                    log.error("model %s cannot be served: %s", name, error, exc_info=not known)
+                    trouble[name] = str(error) if known else "it cannot be loaded, see the log"
                     model = next((each for each in old.values() if name in each.names), None)
             if model is not None and model not in models:
                 models.append(model)
         if not models:
             return trouble  # nothing can be served as it is asked for: rather what there is than nothing
+        if tuple(models) == self._registry.models:
+            return trouble
         self._registry.models = tuple(models)
         self._changed()
         log.info("served: %s", ", ".join(model.name for model in models))
@@ -126,19 +135,28 @@ class Switch:
         """Release a model once its last request is answered."""
         while model.requests:
             gevent.sleep(RETIRE_STEP)
+        name = model.name
         model.close()
-        log.info("model %s is served no more", model.name)
+        del model
+        # What was there at the start is frozen, and a served model holds itself: it would stay for ever.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        log.info("model %s is served no more", name)
 
     def _watch(self) -> None:
+        before = None
         while True:
             gevent.sleep(LOOK_SECONDS)
-            if _signature(self._config.file) == self._seen:
+            now = _signature(self._config.file)
+            # A file that is gone, empty or still being written says nothing about models.
+            settled, before = now == before, now
+            if now is None or not now.size or not settled or now == self._seen:
                 continue
             try:
                 self.reload()
             except ConfigError as error:
                 log.error("the configuration has changed and cannot be used: %s", error)
-                self._registry.trouble = {"configuration": str(error)}
             except Exception:
                 log.exception("the configuration could not be applied")
 
@@ -154,10 +172,18 @@ def _settings(config: Config) -> tuple[object, ...]:
     return tuple(getattr(config, key) for key in PER_MODEL)
 
 
-def _signature(path: str) -> tuple[int, ...] | None:
-    """Changes whenever a file is written or replaced; None while there is none."""
+class Signature(NamedTuple):
+    """Changes whenever a file is written or replaced."""
+
+    changed: int
+    size: int
+    inode: int
+
+
+def _signature(path: str) -> Signature | None:
+    """That of a file; None while there is none."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return Signature(status.st_mtime_ns, status.st_size, status.st_ino)

@@ -26,7 +26,6 @@ from opentelemetry.trace import (
     SpanKind,
     StatusCode,
     TraceFlags,
-    TraceState,
     set_span_in_context,
 )
 
@@ -78,13 +77,11 @@ class Tracing:
         """
         parent = Context()
         if caller is not None:
-            state = TraceState.from_header([caller.state]) if caller.state else None
             context = SpanContext(
                 int(caller.trace_id, 16),
                 int(caller.parent_id, 16),
                 is_remote=True,
                 trace_flags=TraceFlags(int(caller.flags, 16)),
-                trace_state=state,
             )
             parent = set_span_in_context(NonRecordingSpan(context), parent)
         span = self._tracer.start_span(method, parent, SpanKind.SERVER, start_time=time.time_ns())

@@ -112,6 +112,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             if room.engine_is_missing():
                 self.log.warning("nobody computes: this gateway ends, so that a worker can")
                 self.alive = False
+                self.wsgi.abort()  # what waits for an engine would keep it from ending
         while room.is_needed():
             self.notify()
             self._sweep()

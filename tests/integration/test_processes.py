@@ -168,48 +168,66 @@ def test_a_process_that_dies_is_replaced(server: Server, computes: bool) -> None
     assert vectors(server, input="a text").shape == (1, 384)
 
 
-def test_a_reload_ends_with_one_engine() -> None:
-    with several(GRACEFUL_TIMEOUT="3") as server:
+def test_a_reload_under_load_loses_nothing() -> None:
+    with several() as server, Load(server) as load:
         before = set(children(server))
         server.signal(signal.SIGHUP)
         wait_until(lambda: not before & set(children(server)) and is_whole(server), 60, server)
-        assert vectors(server, input="a text").shape == (1, 384)
+        served = load.served
+        wait_until(lambda: load.served > served + 20, 30, server)
+    assert not load.lost
 
 
 def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
     with several(TMPDIR=str(tmp_path)) as server:
         assert list(tmp_path.glob("llmrs-*")), "where the processes meet"
-        lost: list[str] = []
-        served = [0]
-        stop = threading.Event()
-
-        def client() -> None:
-            with requests.Session() as session:
-                while not stop.is_set():
-                    try:
-                        answer = session.post(
-                            f"{server.url}/v1/embeddings", json={"input": ["a text"] * 20}, timeout=60
-                        )
-                    except requests.ConnectionError as error:
-                        if "refused" not in str(error):
-                            lost.append(str(error))
-                        return
-                    if answer.status_code == 200 and len(answer.json()["data"]) == 20:
-                        served[0] += 1
-                    elif answer.status_code != 503 or "retry-after" not in answer.headers:
-                        lost.append(f"{answer.status_code} {answer.text[:200]}")
-
-        clients = [threading.Thread(target=client) for _ in range(8)]
-        for each in clients:
-            each.start()
-        wait_until(lambda: served[0] > 20, 30, server)
-        server.signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-        stop.set()
-        for each in clients:
-            each.join(60)
-        assert not lost
+        with Load(server) as load:
+            server.signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+        assert not load.lost
         assert not list(tmp_path.glob("llmrs-*"))
+
+
+class Load:
+    """Clients that ask all the time, and begin anew when told to. Refused connections end one.
+
+    Attributes:
+        served: complete answers.
+        lost: what else they got, other than a 503 with Retry-After.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._clients = [threading.Thread(target=self._ask) for _ in range(8)]
+        self.served = 0
+        self.lost: list[str] = []
+
+    def __enter__(self) -> Load:
+        for client in self._clients:
+            client.start()
+        wait_until(lambda: self.served > 20, 30, self._server)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for client in self._clients:
+            client.join(60)
+
+    def _ask(self) -> None:
+        url, body = f"{self._server.url}/v1/embeddings", {"input": ["a text"] * 20}
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                try:
+                    answer = session.post(url, json=body, timeout=60)
+                except requests.ConnectionError as error:
+                    if "refused" not in str(error):
+                        self.lost.append(str(error))
+                    return
+                if answer.status_code == 200 and len(answer.json()["data"]) == 20:
+                    self.served += 1
+                elif answer.status_code != 503 or "retry-after" not in answer.headers:
+                    self.lost.append(f"{answer.status_code} {answer.text[:200]}")
 
 
 def test_several_processes_in_front_of_an_http_backend(single: Server) -> None:

@@ -185,6 +185,20 @@ def test_a_wrong_configuration_changes_nothing(house: House) -> None:
         assert embedding(server, "default").shape == (384,)
 
 
+def test_a_file_that_is_gone_or_empty_says_nothing(house: House) -> None:
+    house.write(house.local("tiny", house.tiny))
+    with running(house) as server:
+        assert served(server) == ["tiny"]
+        house.file.unlink()
+        time.sleep(3)
+        assert served(server) == ["tiny"]
+        house.file.write_text("")
+        time.sleep(3)
+        assert served(server) == ["tiny"]
+        house.write(house.local("tiny", house.other))
+        wait_until(lambda: "served: tiny" in server.log, 20, server)
+
+
 def test_what_is_not_about_models_waits_for_a_restart(house: House) -> None:
     house.write(house.local("default"))
     with running(house) as server:

@@ -347,3 +347,17 @@ def test_the_mean_of_chunks(tiny, normalize):
         np.testing.assert_allclose(found[0], embedder.embed("hello")[0], atol=1e-5)
         waited = asyncio.run(embedder.aembed(["hello", "".join(parts)], truncate="chunk_mean"))
         np.testing.assert_allclose(waited, found, rtol=1e-3, atol=1e-5)
+
+
+def test_callers_who_share_a_batch_share_no_memory(tiny):
+    with Embedder(str(tiny.folder), dtype="f32", normalize=False, threads=1) as embedder:
+        found = []
+        callers = [
+            threading.Thread(target=lambda: found.append(embedder.embed(["hello world"]))) for _ in range(8)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert len(found) == 8
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(found) for b in found[:i])

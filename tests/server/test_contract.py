@@ -13,7 +13,7 @@ import pytest
 
 from llmrs import wire
 from llmrs.embeddings import Limits, ModelInfo
-from llmrs.errors import ConfigError, ServiceError
+from llmrs.errors import ConfigError, DeadlineExceeded, ServiceError
 from tests.engines import DIMENSIONS, MAX_TOKENS, FakeBackend, vector_of
 from tests.server.conftest import Client
 
@@ -533,6 +533,22 @@ def test_a_client_may_say_how_long_it_waits(client: Client) -> None:
         refused = client.post(PATH, {"input": "x"}, headers={"X-Request-Timeout": nonsense})
         assert refused.status_code == 400, nonsense
         assert "X-Request-Timeout" in refused.json["error"]["message"]
+
+
+def test_short_deadlines_of_clients_do_not_make_a_backend_look_down(make_client: Make) -> None:
+    class Far(FakeBackend):
+        waits_on = "network"
+
+        def embed(self, batch: Any, *, timeout: float) -> Any:
+            gevent.sleep(0.2)
+            raise DeadlineExceeded("the backend did not answer in time")
+
+    client = make_client(Far())
+    for number in range(6):
+        headers = {"X-Request-Timeout": "0.05"}
+        assert client.post(PATH, {"input": f"text {number}"}, headers=headers).status_code == 504
+        gevent.sleep(0.25)
+    assert client.get("/readyz").status_code == 200
 
 
 def test_a_model_that_hangs_is_not_ready(client: Client) -> None:

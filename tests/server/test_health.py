@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmrs.embeddings import Prepared, Vectors
-from llmrs.errors import EngineError, QueueFull, UpstreamError, UpstreamRejected
+from llmrs.errors import EngineError, NotReady, QueueFull, UpstreamError, UpstreamRejected
 from llmrs.server.health import FAILURES, Health
 from tests.engines import FakeBackend
 
@@ -75,3 +75,10 @@ def test_refused_inputs_and_a_busy_backend_are_no_failures() -> None:
         health.note(QueueFull("busy", retry_after=1))
         health.note(EngineError("a text that its engine fails on"))
     assert health.reason is None
+
+
+def test_a_backend_that_is_not_ready_is_not_well() -> None:
+    health = Health(Backend())
+    for _ in range(FAILURES):
+        health.note(NotReady("nobody computes", retry_after=1))
+    assert health.reason == "nobody computes"

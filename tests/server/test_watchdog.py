@@ -93,3 +93,16 @@ def test_the_engine_tells_since_when_it_computes() -> None:
     finally:
         backend.close()
     assert backend.computing_since() is None
+
+
+def test_of_several_models_one_that_hangs_makes_the_service_not_ready() -> None:
+    from types import SimpleNamespace
+
+    from llmrs.server.registry import Registry
+
+    well = SimpleNamespace(reason=None, watchdog=SimpleNamespace(reason=None))
+    down = SimpleNamespace(reason="down", watchdog=SimpleNamespace(reason=None))
+    hangs = SimpleNamespace(reason="hangs", watchdog=SimpleNamespace(reason="hangs"))
+    assert Registry([well, down]).reason is None  # type: ignore[list-item]
+    assert Registry([down, down]).reason == "down"  # type: ignore[list-item]
+    assert Registry([well, hangs]).reason == "hangs"  # type: ignore[list-item]
