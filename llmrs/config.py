@@ -451,6 +451,8 @@ def _ineffective(config: Config) -> Iterator[str]:
             )
     if config.admin_key is not None and config.processes > 1:
         yield "admin_key is not used, because only one of several processes would be reached by it"
+    if config.has_engine_process and config.sources.get("watch_config", "default") != "default":
+        yield "watch_config is not used, because a process of its own computes: restart to change models"
     for key in ("key_concurrency", "key_rate"):
         if getattr(config, key) and not config.asks_for_keys:
             yield (

@@ -184,7 +184,7 @@ def encode_openai(
         base64=base64,
         model_json=encode_json(model),
         n_tokens=n_tokens,
-        **_other_than_float32(dtype),
+        dtype=dtype,
     )
 
 
@@ -205,7 +205,7 @@ def encode_legacy(
         normalize=normalize,
         prefix=b'{"vectors":',
         suffix=suffix,
-        **_other_than_float32(dtype),
+        dtype=dtype,
     )
 
 
@@ -215,13 +215,8 @@ def encode_tei(
     """The answer to TEI's form of `POST /embed`. Raises the same as `encode_openai`."""
     width = dimensions or matrix.shape[1]
     return _fast.encode_rows(
-        matrix, dimensions=width, normalize=normalize, prefix=b"", suffix=b"", **_other_than_float32(dtype)
+        matrix, dimensions=width, normalize=normalize, prefix=b"", suffix=b"", dtype=dtype
     )
-
-
-def _other_than_float32(dtype: OutputDtype) -> dict[str, Any]:
-    """The kernels' argument, which they only need where it is not their default."""
-    return {} if dtype == "float32" else {"dtype": dtype}
 
 
 def packs_bits(dtype: OutputDtype) -> bool:

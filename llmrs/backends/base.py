@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import ClassVar, Literal, NamedTuple
 
-import numpy as np
-
-from llmrs.embeddings import Input, Limits, Matrix, ModelInfo, Prepared, Truncate, Vectors
+from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 
 CALL_HEADERS: ContextVar[bytes] = ContextVar("CALL_HEADERS", default=b"")
 """Header lines, each ended by CRLF, which HTTP backends add to the requests of `embed` calls in this context.
@@ -138,11 +136,3 @@ class Backend(ABC):
     def close(self) -> None:
         """Release what the backend holds. By default nothing."""
         return
-
-
-def as_matrix(rows: object) -> Matrix:
-    """Rows of numbers as a C-contiguous float32 matrix; raises ValueError if they are not that."""
-    matrix = np.ascontiguousarray(rows, dtype=np.float32)
-    if matrix.ndim != 2:
-        raise ValueError(f"expected rows of numbers, got an array of {matrix.ndim} dimensions")
-    return matrix

@@ -40,8 +40,8 @@ def gunicorn_settings(config: Config) -> dict[str, Any]:
     return {
         "bind": config.bind,
         "worker_class": WORKER_CLASSES[config.worker_class],
-        # One process holds the model and batches for everyone: a second one would split the
-        # batches and hold the weights twice. (`workers` of llmrs means batches in flight.)
+        # One process holds the model and batches for everyone, behind those that answer HTTP or being
+        # the one that does. (`workers` of llmrs means batches in flight.)
         "workers": config.processes + config.has_engine_process,
         "worker_connections": config.worker_connections,
         "keepalive": config.keepalive,

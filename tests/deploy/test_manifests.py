@@ -98,7 +98,7 @@ def named(generators: list[dict[str, Any]]) -> dict[str, list[str]]:
 def test_probes_ask_routes_that_exist_and_need_no_key(probe: str, paths: set[str]) -> None:
     asked = CONTAINER[probe]["httpGet"]
     assert asked["path"] in paths & OPEN_PATHS
-    assert asked["path"] == ("/livez" if probe == "livenessProbe" else "/readyz")
+    assert asked["path"] == ("/readyz" if probe == "readinessProbe" else "/livez")
     assert asked["port"] in {port["name"] for port in CONTAINER["ports"]}
 
 

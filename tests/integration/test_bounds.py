@@ -51,12 +51,12 @@ def test_unfinished_uploads_take_no_more_than_payload_memory(worker_class: str, 
         assert post(server, 2 * MIB).status_code == 200
         before = resident(server)
         with unfinished(server, 40, framing):
-            wait_until(lambda: post(server, 2 * MIB).status_code == 503)
+            wait_until(lambda: post(server, 2 * MIB).status_code == 503, 60, server)
             answer = post(server, 2 * MIB)
             assert answer.json()["error"]["code"] == "payload_memory_full"
             assert answer.headers["retry-after"] == "1"
             assert post(server, 60_000).status_code == 200
             # 160 MiB were sent; 16 may be held, each connection holds a little, the allocator rounds.
             assert resident(server) - before < 64
-        wait_until(lambda: post(server, 3 * MIB).status_code == 200)
+        wait_until(lambda: post(server, 3 * MIB).status_code == 200, 60, server)
         assert "Traceback" not in server.log
