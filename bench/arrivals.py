@@ -21,14 +21,21 @@ import gevent
 from gevent import socket
 
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+TOTAL = re.compile(rb"\r\nserver-timing: [^\r]*total;dur=([\d.]+)", re.IGNORECASE)
 RETRY = re.compile(rb"\r\nretry-after-ms: (\d+)\r\n", re.IGNORECASE)
 
 
-class Outcome(NamedTuple):
-    """One request: when it was due (seconds from the start), its status or 0, and its latency in seconds.
+REFUSED = -1
+"""In place of a status: nobody listened."""
 
-    `retry_after` is what a refusal said, in seconds, or 0. `text` is the index of its text, and `vector`
-    the base64 of a good answer.
+
+class Outcome(NamedTuple):
+    """One request: when it was due (seconds from the start), its status, REFUSED, or 0 where the answer broke
+    off, and its latency in seconds.
+
+    `retry_after` is what a refusal said, in seconds, or 0, and `server` what the server says that it took
+    (`Server-Timing`), which leaves out how late this process was itself. `text` is the index of its text,
+    and `vector` the base64 of a good answer.
     """
 
     due: float
@@ -37,6 +44,7 @@ class Outcome(NamedTuple):
     retry_after: float
     text: int
     vector: str
+    server: float
 
 
 class Arrivals:
@@ -73,27 +81,44 @@ class Arrivals:
 
     def ask(self, text: int, began: float, due: float = 0.0, patience: float = 30.0) -> Outcome:
         """Send the request of a text, due at `began + due` by time.monotonic(), and wait for its answer."""
-        status, retry_after, vector = 0, 0.0, ""
+        status, retry_after, vector, server = 0, 0.0, "", 0.0
         connection = None
         try:
             with gevent.Timeout(patience):
-                connection = self._idle.pop() if self._idle else socket.create_connection(self._address)
+                connection = self._kept() or socket.create_connection(self._address)
                 connection.sendall(self._requests[text])
                 head, body = _read(connection)
             status = int(head[9:12])
             if status == 200 and self._keep:
                 vector = json.loads(body)["data"][0]["embedding"]
+            if found := TOTAL.search(head):
+                server = float(found[1]) / 1000
             if found := RETRY.search(head):
                 retry_after = int(found[1]) / 1000
             if b"\r\nconnection: close\r\n" not in head.lower():
                 self._idle.append(connection)
                 connection = None
+        except ConnectionRefusedError:
+            status = REFUSED
         except (OSError, gevent.Timeout, ValueError):
             pass  # status 0
         finally:
             if connection is not None:
                 connection.close()
-        return Outcome(due, status, time.monotonic() - began - due, retry_after, text, vector)
+        return Outcome(due, status, time.monotonic() - began - due, retry_after, text, vector, server)
+
+    def _kept(self) -> socket.socket | None:
+        """An idle connection that the server has not closed meanwhile; every client looks before it sends."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return connection
+            except OSError:
+                pass
+            connection.close()
+        return None
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[int, int]:

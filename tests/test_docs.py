@@ -264,3 +264,18 @@ def test_the_embed_command_prints_a_vector() -> None:
         capture_output=True, text=True, timeout=60, env=clean_environment(),
     )  # fmt: skip
     assert len(json.loads(done.stdout)) == 384
+
+
+def test_the_handbooks_figures_are_those_that_were_measured() -> None:
+    handbook = text("docs/operations.md")
+    results = {
+        name: json.loads(text(f"bench/results/{name}.json")) for name in ("overload", "stop", "processes")
+    }
+    figures = [row[key] for row in results["overload"]["rows"].values() for key in ("rate", "goodput")]
+    figures += results["stop"]["requests"].values()
+    figures += [row["rps"] for rows in results["processes"]["results"].values() for row in rows]
+    for figure in figures:
+        assert f"{figure:,.0f}" in handbook, figure
+    for name, result in results.items():
+        assert result["command"].startswith(f"python bench/{name}.py")
+        assert f"`python bench/{name}.py`" in handbook
