@@ -131,7 +131,7 @@ def test_a_text_of_many_chunks_has_the_mean_of_its_chunks() -> None:
     words = [f"word{i % 97} about harbour and winter" for i in range(500)]
     step = 50  # words of a chunk that surely fits
     for processes in ("1", "2"):
-        with llmrs(DTYPE="f32", PROCESSES=processes, TOKEN_IDS="native") as exact:
+        with llmrs(DTYPE="f32", PROCESSES=processes, WORKER_CLASS="llmrs", TOKEN_IDS="native") as exact:
             url = f"{exact.url}/v1/embeddings"
             long = {"input": ["short", " ".join(words)], "truncate": "chunk_mean"}
             answer = requests.post(url, json=long, timeout=60)
