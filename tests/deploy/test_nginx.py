@@ -215,9 +215,10 @@ def test_what_passes_through(tmp_path: Path) -> None:
             answer = session.post(url, json={"input": "x"}, headers={"X-Request-Id": "id-7"}, timeout=30)
             assert (answer.status_code, answer.headers["x-request-id"]) == (200, "id-7")
             assert "total;dur=" in answer.headers["server-timing"]
-            assert "id=id-7" in proxy.log
+            # nginx writes its line after the answer.
+            wait_until(lambda: "id=id-7" in proxy.log, 15, proxy)
             made = session.post(url, json={"input": "x"}, timeout=30).headers["x-request-id"]
-            assert f"id={made} " in proxy.log
+            wait_until(lambda: f"id={made} " in proxy.log, 15, proxy)
             large = session.post(url, data=b"x" * 200_000, timeout=30)
             assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
             assert session.post(url, json={"input": []}, timeout=30).status_code == 400
