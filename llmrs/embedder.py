@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Literal, TypeAlias
 
@@ -26,7 +27,7 @@ from llmrs.chunks import gather, spread
 from llmrs.embeddings import Matrix, ModelInfo, Prepared, Truncate
 from llmrs.errors import InvalidRequest, NonFiniteEmbedding
 from llmrs.prompts import choose_prompt
-from llmrs.threaded import ThreadedCollector, rows_of
+from llmrs.threaded import ThreadedCollector
 
 InputType: TypeAlias = Literal["query", "document"]
 
@@ -112,8 +113,7 @@ class Embedder:
         wanted = _strings(texts)
         if not wanted:
             return np.empty((0, width), np.float32)
-        prompt = choose_prompt(self.info.prompts, prompt_name, input_type)
-        prepared = self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
+        prepared = self._preparing(wanted, truncate, input_type, prompt_name)()
         return self._answer(self._collector.compute(spread(prepared)), prepared, width)
 
     async def aembed(
@@ -130,11 +130,7 @@ class Embedder:
         wanted = _strings(texts)
         if not wanted:
             return np.empty((0, width), np.float32)
-        prompt = choose_prompt(self.info.prompts, prompt_name, input_type)
-
-        def prepare() -> list[Prepared]:
-            return self._backend.prepare(wanted, truncate=truncate, prompt=prompt)
-
+        prepare = self._preparing(wanted, truncate, input_type, prompt_name)
         inline = sum(map(len, wanted)) <= INLINE_CHARACTERS
         prepared = prepare() if inline else await asyncio.to_thread(prepare)
         return self._answer(await self._computed(spread(prepared)), prepared, width)
@@ -150,6 +146,13 @@ class Embedder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _preparing(
+        self, texts: list[str], truncate: Truncate, input_type: InputType | None, prompt_name: str | None
+    ) -> Callable[[], list[Prepared]]:
+        """What tokenizes texts behind the prompt that is asked for, whenever it is called."""
+        prompt = choose_prompt(self.info.prompts, prompt_name, input_type)
+        return partial(self._backend.prepare, texts, truncate=truncate, prompt=prompt)
 
     def _width(self, dimensions: int | None) -> int:
         """The width to cut to; it must be one that the model may be cut to."""
@@ -174,7 +177,7 @@ class Embedder:
             await done.wait()
         finally:
             self._collector.cancel(group)
-        return rows_of(group)
+        return group.rows()
 
     def _answer(self, computed: Matrix, prepared: Sequence[Prepared], width: int) -> Matrix:
         """The vectors of texts, some of which may have been computed in chunks."""

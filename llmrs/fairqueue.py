@@ -81,6 +81,13 @@ class Group:
         owner = self.prepared[text].owner
         return text if owner is None else owner
 
+    def rows(self) -> Matrix:
+        """Its vectors, once it is done. Raises a ServiceError: why there are none."""
+        if self.error is not None:
+            raise self.error
+        assert self.matrix is not None
+        return self.matrix
+
 
 def is_bulk(n_texts: int, n_tokens: int, limits: Limits) -> bool:
     """Whether a request of so much does not fit into one batch."""

@@ -57,14 +57,14 @@ class ThreadedCollector:
         return group
 
     def compute(self, prepared: Sequence[Prepared]) -> Matrix:
-        """Vectors of texts, at least one, in order. Raises what `submit` and `rows_of` raise."""
+        """Vectors of texts, at least one, in order. Raises what `submit` and `Group.rows` raise."""
         done = threading.Event()
         group = self.submit(prepared, done.set)
         try:
             done.wait()
         finally:
             self.cancel(group)
-        return rows_of(group)
+        return group.rows()
 
     def cancel(self, group: Group) -> None:
         """What of a group is not computed yet never will be. Harmless when it is done."""
@@ -138,15 +138,3 @@ class ThreadedCollector:
                 failure = EngineError("the model could not compute a vector")
                 failure.__cause__ = error
                 self._collector.fail(batch, failure)
-
-
-def rows_of(group: Group) -> Matrix:
-    """The vectors of a group that is done.
-
-    Raises:
-        ServiceError: why there are none.
-    """
-    if group.error is not None:
-        raise group.error
-    assert group.matrix is not None
-    return group.matrix

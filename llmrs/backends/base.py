@@ -14,6 +14,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 
+MIN_TRY = 1.0
+"""Seconds: a backend that had less and gave no answer has said nothing about itself."""
+
 CALL_HEADERS: ContextVar[bytes] = ContextVar("CALL_HEADERS", default=b"")
 """Header lines, each ended by CRLF, which HTTP backends add to the requests of `embed` calls in this context.
 

@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
-from llmrs.backends.base import Backend, ReplicaState, Retries
+from llmrs.backends.base import MIN_TRY, Backend, ReplicaState, Retries
 from llmrs.backends.budget import RetryBudget
 from llmrs.backends.connections import Broken
 from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, Failed, HttpBackend, open_address
 from llmrs.backends.replica import Replica
-from llmrs.backends.roster import MIN_TRY, WAIT, Errand, Roster
+from llmrs.backends.roster import WAIT, Errand, Roster
 from llmrs.backends.trials import Trials
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors

@@ -9,13 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from llmrs.backends.base import MIN_TRY
 from llmrs.backends.http import TRIES
 from llmrs.backends.replica import Replica
 from llmrs.backends.trials import TRIAL_SECONDS, Trials
 from llmrs.errors import DeadlineExceeded, QueueFull, ServiceError, UpstreamError
-
-MIN_TRY = 1.0
-"""Seconds that a try has at least, if they are left; less without an answer says nothing of the backend."""
 
 WAIT = 0.1
 """Seconds after which a batch that waits for room looks again, because shares change by time alone."""
@@ -109,6 +107,7 @@ class Roster:
                 raise errand.error or DeadlineExceeded("no backend was free in time")
             if free := [replica for replica in candidates if replica.running < replica.share]:
                 replica = self._seat(free)
+                # A try has MIN_TRY at least, if that is left.
                 tries = min(TRIES - errand.tries, len(candidates))
                 return replica, max(left / tries, min(left, MIN_TRY))
             pause = min(replica.pause for replica in candidates)

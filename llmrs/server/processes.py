@@ -92,21 +92,12 @@ class Room:
         """
         if self.role != "gateway":
             return False
-        free = self._lock("engine.lock", fcntl.LOCK_EX)
-        if free and not self._was_free:
-            os.close(self._locks.pop())
-        missing = free and self._was_free
-        self._was_free = free
-        return missing
+        was_free, self._was_free = self._was_free, self._is_free("engine.lock")
+        return was_free and self._was_free and self._lock("engine.lock", fcntl.LOCK_EX)
 
     def is_needed(self) -> bool:
         """In a worker that has been told to end: whether others still need it."""
-        if self.role != "engine":
-            return False
-        gateways_are_gone = self._lock("gateways.lock", fcntl.LOCK_EX)
-        if gateways_are_gone:
-            os.close(self._locks.pop())
-        return not gateways_are_gone
+        return self.role == "engine" and not self._is_free("gateways.lock")
 
     def close(self) -> None:
         """In the master, at its end: leave nothing behind."""
@@ -117,6 +108,13 @@ class Room:
         """A file of this time."""
         assert self.folder is not None
         return self.folder / f"{name}-{self._time}"
+
+    def _is_free(self, name: str) -> bool:
+        """Whether nobody holds a lock: it is taken for a moment."""
+        free = self._lock(name, fcntl.LOCK_EX)
+        if free:
+            os.close(self._locks.pop())
+        return free
 
     def _lock(self, name: str, kind: int, create: int = 0) -> bool:
         """Take a lock for the rest of this process's life, unless others hold it."""

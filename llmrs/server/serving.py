@@ -17,7 +17,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from llmrs.backends.base import CALL_HEADERS, Backend, ReplicaState, Retries
+from llmrs.backends.base import CALL_HEADERS, MIN_TRY, Backend, ReplicaState, Retries
 from llmrs.batch import Batch
 from llmrs.chunks import gather, spread
 from llmrs.collector import ClientGone, Collector
@@ -49,10 +49,6 @@ more go to a native thread, because nothing may hold the hub for longer than a m
 
 INLINE_NUMBERS = 100_000
 """Vectors of chunks with so many numbers together become those of inputs in about half a millisecond."""
-
-
-FAIR_SECONDS = 1.0
-"""A backend that does not answer in less says nothing about itself, as for `backends.roster`."""
 
 
 class Answer(NamedTuple):
@@ -93,9 +89,11 @@ class ServedModel:
         tokenizing: NativeThreads,
         draining: Callable[[], bool],
     ) -> None:
-        # First, because it may raise, and what comes after would have to be given back.
+        # First, because these may raise, and what comes after would have to be given back.
         forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
         self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
+        if not config.uses_http_backend:
+            check_default(backend.info.prompts, config.default_prompt)
         self.backend = backend
         self.health = health_of(backend)
         self.config = config
@@ -114,8 +112,6 @@ class ServedModel:
             config.queue_seconds,
         )
         self.watchdog = Watchdog(backend, self.collector, config.hang_timeout)
-        if not config.uses_http_backend:
-            check_default(self.info.prompts, config.default_prompt)
 
     @property
     def name(self) -> str:
@@ -338,7 +334,7 @@ class ServedModel:
             return
         known = self._as_service_error(error)
         # A backend that was given no time is not to blame: callers choose their own deadlines.
-        if not isinstance(known, DeadlineExceeded) or batch.deadline - batch.started_at >= FAIR_SECONDS:
+        if not isinstance(known, DeadlineExceeded) or batch.deadline - batch.started_at >= MIN_TRY:
             self.health.note(known)
         self.collector.fail(batch, known)
 
@@ -359,12 +355,10 @@ def _estimate(inputs: list[Input]) -> int:
 
 
 def _rows_of(group: Group) -> Matrix:
-    """The matrix of an answered group, or the reason why there is none."""
-    if group.error is not None:
-        raise group.error
-    if not group.done or group.matrix is None:
+    """The matrix of a group that was waited for; raises the reason why there is none."""
+    if not group.done:
         raise DeadlineExceeded("the request took longer than it may")
-    return group.matrix
+    return group.rows()
 
 
 def _if_wanted(group: Group, prepare: Callable[[], list[Prepared]]) -> list[Prepared]:

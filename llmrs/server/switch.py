@@ -126,7 +126,11 @@ class Switch:
             loading.close()
         # What is for the whole service stays as it was at the start.
         own = {key: getattr(row, key) for key in PER_MODEL}
-        model = self._serve(backend, replace(self._registry.models[0].config, models=(), **own))
+        try:
+            model = self._serve(backend, replace(self._registry.models[0].config, models=(), **own))
+        except BaseException:
+            backend.close()
+            raise
         model.watch()
         log.info("model %s loaded in %.1f s", model.name, time.monotonic() - began)
         return model
