@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,11 @@ def resident(server: Server) -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) // 1024
 
 
-@contextlib.contextmanager
-def unfinished(server: Server, count: int, framing: bytes) -> Iterator[None]:
-    """So many uploads of nearly 4 MiB, without their last bytes."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 30))
-            with contextlib.suppress(ConnectionError):  # it may be refused before it is through
-                connection.sendall(HEAD + framing + b"\r\n" + b" " * SENT)
-        yield
+def upload(stack: contextlib.ExitStack, server: Server, framing: bytes) -> None:
+    """Send nearly 4 MiB, without their last bytes; the connection is the stack's to close."""
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 30))
+    with contextlib.suppress(ConnectionError):  # it may be refused before it is through
+        connection.sendall(HEAD + framing + b"\r\n" + b" " * SENT)
 
 
 def post(server: Server, size: int) -> requests.Response:
@@ -50,8 +45,18 @@ def test_unfinished_uploads_take_no_more_than_payload_memory(worker_class: str, 
     with llmrs(PAYLOAD_LIMIT=str(4 * MIB), PAYLOAD_MEMORY=str(16 * MIB), WORKER_CLASS=worker_class) as server:
         assert post(server, 2 * MIB).status_code == 200
         before = resident(server)
-        with unfinished(server, 40, framing):
-            wait_until(lambda: post(server, 2 * MIB).status_code == 503, 60, server)
+        with contextlib.ExitStack() as uploads:
+            for _ in range(40):
+                upload(uploads, server, framing)
+
+            def full() -> bool:
+                """Uploads that were refused at the same moment leave room together: others take it."""
+                if post(server, 2 * MIB).status_code == 503:
+                    return True
+                upload(uploads, server, framing)
+                return False
+
+            wait_until(full, 60, server)
             answer = post(server, 2 * MIB)
             assert answer.json()["error"]["code"] == "payload_memory_full"
             assert answer.headers["retry-after"] == "1"
