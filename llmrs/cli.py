@@ -82,6 +82,8 @@ def embed(arguments: argparse.Namespace) -> int:
 
     with Embedder(
         config.model_path,
+        engine=config.engine,
+        model_file=config.model_file,
         dtype=config.dtype,
         normalize=config.normalize_embeddings,
         batch_size=config.batch_size,

@@ -23,6 +23,7 @@ from llmrs.options import (
     address,
     boolean,
     choice,
+    inside,
     integer,
     origin,
     rate,
@@ -121,6 +122,19 @@ class Config:
         per_model=True,
     )
     offline: bool = option(False, boolean(), "never download a model")
+    engine: str = option(
+        "auto",
+        choice("auto", "openvino", "torch"),
+        "what computes a local model: openvino, or torch for what openvino cannot; auto: the first that can",
+        per_model=True,
+    )
+    model_file: str | None = option(
+        None,
+        inside(),
+        "local model: its file to take, such as onnx/model_quantized.onnx; unset: model.safetensors where "
+        "that can be built, else onnx/model.onnx or openvino/openvino_model.xml",
+        per_model=True,
+    )
     dtype: str = option(
         "auto",
         choice("auto", "f32", "bf16", "f16", aliases=DTYPES),
@@ -416,7 +430,15 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{given('api_key_file')}: {reason}"
 
 
-IDENTITY = ("backend_type", "backend_url", "backend_protocol", "model_name", "model_aliases", "model_path")
+IDENTITY = (
+    "backend_type",
+    "backend_url",
+    "backend_protocol",
+    "model_name",
+    "model_aliases",
+    "model_path",
+    "model_file",
+)
 """What says which model is meant, and so cannot be said for several at once."""
 
 

@@ -40,6 +40,8 @@ class Embedder:
 
     Args:
         model: a folder in the sentence-transformers layout, or a Hugging Face model id.
+        engine: what is to compute it: `auto` for the first that can, `openvino` or `torch`.
+        model_file: its weights or exported graph, relative to the folder; None for the first that fits.
         dtype: what to compute in: `auto` for what suits the CPU, `f32` or `bf16`.
         normalize: scale vectors to length 1.
         batch_size: most texts computed together.
@@ -55,6 +57,8 @@ class Embedder:
         self,
         model: str = "sentence-transformers/all-MiniLM-L6-v2",
         *,
+        engine: str = "auto",
+        model_file: str | None = None,
         dtype: str = "auto",
         normalize: bool = True,
         batch_size: int = 32,
@@ -64,7 +68,13 @@ class Embedder:
         if batch_size < 1:
             raise ValueError("batch_size must be at least 1")
         self._backend = LocalBackend(
-            model, dtype=dtype, threads=threads, batch_size=batch_size, offline=offline
+            model,
+            engine=engine,
+            model_file=model_file,
+            dtype=dtype,
+            threads=threads,
+            batch_size=batch_size,
+            offline=offline,
         )
         self._normalize = normalize
         self._collector = ThreadedCollector(self._backend.embed, self._backend.limits)

@@ -91,6 +91,8 @@ def _add_embed_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("texts", metavar="TEXT", nargs="+", help="a text; - stands for the lines of standard input")
     add("--model", "--model-path", dest="model_path", metavar="MODEL", help="folder or model id")
+    add("--engine", metavar="NAME", help="auto, openvino or torch")
+    add("--model-file", metavar="PATH", help="the model's file to take")
     add("--format", choices=("json", "npy"), default="json", help="JSON lines or one NumPy file [json]")
     add(
         "--truncate",

@@ -189,6 +189,17 @@ def text(expected: str, metavar: str, fits: Callable[[str], str] = str) -> Kind[
     return Kind(expected, metavar, check)
 
 
+def inside() -> Kind[str]:
+    """A path inside a folder: relative, with slashes, never leading out of it."""
+
+    def fits(value: str) -> str:
+        if value.startswith("/") or not {"", ".", ".."}.isdisjoint(value.split("/")):
+            raise UnfitError
+        return value
+
+    return text("a path inside the model's folder", "PATH", fits)
+
+
 def several(kind: Kind[str]) -> Kind[tuple[str, ...]]:
     """Any number of texts: in TOML one string or an array, elsewhere separated by commas."""
 

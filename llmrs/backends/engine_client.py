@@ -31,7 +31,9 @@ class EngineClient(ModelBackend):
 
     def __init__(self, config: Config, address: str) -> None:
         """Load the tokenizer; nothing is asked of the engine yet. Raises ModelError."""
-        super().__init__(config.model_path, offline=config.offline)
+        super().__init__(
+            config.model_path, engine=config.engine, model_file=config.model_file, offline=config.offline
+        )
         self._transport = Transport(address, connections=SLOTS + 1, resend=False)
         self._limits = Limits(
             config.batch_size,

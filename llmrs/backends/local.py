@@ -13,7 +13,7 @@ from llmrs.backends.model import ModelBackend
 from llmrs.config import Config
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import EngineError
-from llmrs.models.engine import Engine
+from llmrs.models.engines import AnyEngine, open_engine
 from llmrs.models.resolve import DEFAULT_MODEL
 
 EFFICIENT_TOKENS = 512
@@ -36,6 +36,8 @@ class LocalBackend(ModelBackend):
         self,
         model: str = DEFAULT_MODEL,
         *,
+        engine: str = "auto",
+        model_file: str | None = None,
         dtype: str = "auto",
         threads: int = 0,
         slots: int = 0,
@@ -47,6 +49,8 @@ class LocalBackend(ModelBackend):
 
         Args:
             model: a folder, or a Hugging Face model id.
+            engine: what is to compute it: `auto`, `openvino` or `torch`.
+            model_file: its weights or exported graph, relative to the folder; None for the first that fits.
             dtype: `auto`, `f32`, `bf16` or `f16`.
             threads: threads computing, 0 for all usable cores.
             slots: batches computed at once, which share the threads; 0 for what suits the model.
@@ -56,16 +60,16 @@ class LocalBackend(ModelBackend):
             ModelError: the model cannot be found, read or built.
             ConfigError: this CPU does not compute in `dtype`.
         """
-        super().__init__(model, offline=offline)
-        engine = Engine(self.folder, dtype=dtype, threads=threads, streams=slots)
-        self._engine: Engine | None = engine
-        self.precision = engine.precision
-        self.description = f"{engine.precision}, {engine.streams} x {engine.threads} threads"
+        super().__init__(model, engine=engine, model_file=model_file, offline=offline)
+        opened = open_engine(self.folder, dtype=dtype, threads=threads, streams=slots)
+        self._engine: AnyEngine | None = opened
+        self.precision = opened.precision
+        self.description = f"{opened.precision}, {opened.streams} x {opened.threads} threads"
         self._limits = Limits(
             batch_size,
             # Every text fits a batch, also where the model takes longer ones than a batch may carry.
             batch_tokens=max(batch_tokens, self.folder.max_tokens),
-            slots=engine.streams,
+            slots=opened.streams,
             efficient_tokens=EFFICIENT_TOKENS,
             spread=True,
         )
@@ -96,6 +100,8 @@ def open_local(config: Config) -> LocalBackend:
     """The local backend that a configuration describes."""
     return LocalBackend(
         config.model_path,
+        engine=config.engine,
+        model_file=config.model_file,
         dtype=config.dtype,
         threads=config.inference_threads,
         slots=config.workers or 0,

@@ -21,16 +21,21 @@ class ModelBackend(Backend):
 
     kind = "local"
 
-    def __init__(self, model: str, *, offline: bool = False) -> None:
+    def __init__(
+        self, model: str, *, engine: str = "auto", model_file: str | None = None, offline: bool = False
+    ) -> None:
         """Find the model, download it where needed unless `offline`, and load its tokenizer.
 
         Args:
             model: a folder, or a Hugging Face model id.
+            engine: what is to compute it: `auto`, `openvino` or `torch`.
+            model_file: its weights or exported graph, relative to the folder; None for the first that fits.
 
         Raises:
             ModelError: the model cannot be found or read.
         """
-        self.folder: ModelFolder = read_folder(resolve(model, offline=offline))
+        place = resolve(model, offline=offline)
+        self.folder: ModelFolder = read_folder(place, engine=engine, model_file=model_file)
         self._tokenizer = ModelTokenizer(
             self.folder.path / "tokenizer.json",
             max_tokens=self.folder.max_tokens,

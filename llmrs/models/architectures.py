@@ -17,6 +17,11 @@ mask grows with the square of the length: a text of 16,384 tokens takes this muc
 each of 12 heads one of 4,729."""
 
 
+def longest_input(positions: int, *, masks: int) -> int:
+    """The longest input, in tokens, of a model with so many positions, whose masks are of bounded size."""
+    return min(positions, math.isqrt(MASK_BYTES // (4 * masks)))
+
+
 @dataclass(frozen=True)
 class Part:
     """One of `of` equal parts, by rows, of a tensor that holds several side by side."""
@@ -155,8 +160,7 @@ class Encoder:
     def max_tokens(self) -> int:
         """The longest input that has a position for each of its tokens, and a mask of bounded size."""
         positions = self.positions - (self.padding_id + 1 if self.positions_skip_padding else 0)
-        masks = self.heads if self.distance_bias else 1
-        return min(positions, math.isqrt(MASK_BYTES // (4 * masks)))
+        return longest_input(positions, masks=self.heads if self.distance_bias else 1)
 
     @property
     def multiplications(self) -> int:

@@ -23,6 +23,7 @@ from llmrs.errors import ConfigError, DeadlineExceeded, EngineError
 from llmrs.models import golden
 from llmrs.models.architectures import Encoder
 from llmrs.models.cores import usable_cores
+from llmrs.models.exported import Exported, Graphed
 from llmrs.models.folder import ModelFolder
 from llmrs.models.graph import build_graph
 from llmrs.models.packing import Inputs, Ints, pack
@@ -76,11 +77,13 @@ class Engine:
             ConfigError: this CPU does not compute in `dtype`.
             ModelError: the weights do not fit the folder, or a text's vector depends on its neighbours.
         """
+        encoder = folder.encoder
+        assert isinstance(encoder, Encoder | Exported)  # see open_engine
         self.dimensions = folder.dimensions
         self._longest = folder.max_tokens
-        self._encoder = folder.encoder
+        self._encoder = encoder
         threads = threads or usable_cores()
-        self.streams = streams or streams_for(folder.encoder, threads)
+        self.streams = streams or streams_for(encoder, threads)
         self.threads = max(1, threads // self.streams)
         graph = build_graph(folder)
         compiled = _compile(graph.model, dtype, threads, self.streams)
@@ -91,13 +94,13 @@ class Engine:
             self._warm_up(request, WARM_UP_SHAPES, WARM_UP_SECONDS / self.streams)
         # A text that comes alone gets the threads of all streams, from a small model's second copy.
         self._lone: deque[Any] = deque()
-        if self.streams > 1 and folder.encoder.multiplications <= SMALL_ENCODER:
+        if self.streams > 1 and encoder.multiplications <= SMALL_ENCODER:
             compiled = _compile(graph.model, dtype, min(threads, MOST_THREADS), 1)
             self._lone.append(compiled.create_infer_request())
             self._warm_up(self._lone[0], WARM_UP_SHAPES[:8], WARM_UP_SECONDS / 2)
         golden.check(
             lambda texts: self.embed(texts).matrix,
-            vocabulary=folder.encoder.vocabulary,
+            vocabulary=encoder.vocabulary,
             longest=self._longest,
             precision=self.precision,
             place=str(folder.path),
@@ -179,7 +182,7 @@ class Engine:
                 return
 
 
-def streams_for(encoder: Encoder, threads: int) -> int:
+def streams_for(encoder: Graphed, threads: int) -> int:
     """How many batches an encoder should compute at the same time with so many threads.
 
     Large encoders: one, which is as fast and answers soonest. Small ones: two or more, of at most

@@ -17,8 +17,11 @@ import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
 from openvino import opset15 as ops
 
+from llmrs.errors import ModelError
+from llmrs.models.architectures import Encoder
 from llmrs.models.encoder import encode
-from llmrs.models.folder import Dense, ModelFolder, Normalize, Pooling
+from llmrs.models.folder import ModelFolder
+from llmrs.models.modules import Dense, Normalize, Pooling
 from llmrs.models.nodes import Layers, Node, activate, float_, int_, ints
 from llmrs.models.weights import Weights
 
@@ -65,6 +68,8 @@ def build_graph(folder: ModelFolder) -> Graph:
     ]
     ids, positions, segments, starts, lengths = inputs
     batch = _batch(starts, lengths)
+    if not isinstance(folder.encoder, Encoder):
+        raise ModelError(f"{folder.path}: exported models cannot be computed yet; use safetensors")
     weights = [Weights.of(folder.path)]
     tokens = encode(ids, positions, segments, folder.encoder, weights[0], folder.max_tokens)
     vectors = _finish(tokens, batch, folder, weights)

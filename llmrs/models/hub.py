@@ -19,8 +19,8 @@ from huggingface_hub.errors import (
 )
 
 from llmrs.errors import LlmrsError, ModelError
+from llmrs.models.files import FILE, INDEX
 from llmrs.models.settings import read_settings
-from llmrs.models.weights import FILE, INDEX
 
 PATTERNS = [
     "config*.json",

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrs.models.architectures import Encoder
+from llmrs.models.exported import Graphed
 from llmrs.models.plan import Run
 
 Ints: TypeAlias = NDArray[np.int32]
@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
     lengths: Ints
 
 
-def pack(run: Run, texts: Sequence[Ints], encoder: Encoder) -> Inputs:
+def pack(run: Run, texts: Sequence[Ints], encoder: Graphed) -> Inputs:
     """Put the run's texts into their rows; they are numbered row by row, as in `run.texts`."""
     chosen = [texts[index] for row in run.texts for index in row]
     lengths = np.array([len(text) for text in chosen], np.int32)

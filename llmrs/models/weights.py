@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from llmrs.errors import ModelError
+from llmrs.models.files import FILE, INDEX
 from llmrs.models.settings import read_settings
-
-FILE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 """Dtypes of tensors in NumPy's terms, which has no bfloat16: its bits stand in for it."""

@@ -304,9 +304,11 @@ class TestEmbed:
 
     def test_settings(self, run, calls, monkeypatch):
         monkeypatch.setenv("DTYPE", "bf16")
-        argv = ["--model", "m", "--no-normalize", "--offline", "--batch-size", "2", "--truncate", "none", "x"]
-        assert run("embed", *argv)[0] == 0
+        monkeypatch.setenv("ENGINE", "torch")
+        argv = ["--model", "m", "--no-normalize", "--offline", "--batch-size", "2", "--truncate", "none"]
+        assert run("embed", *argv, "--model-file", "onnx/m.onnx", "x")[0] == 0
         settings = {"dtype": "bf16", "normalize": False, "batch_size": 2, "offline": True}
+        settings |= {"engine": "torch", "model_file": "onnx/m.onnx"}
         assert calls == [("m", settings), (1, "none"), "closed"]
 
     def test_lines_of_standard_input(self, run, calls, stdin):

@@ -68,6 +68,7 @@ def test_it_can_be_read_again(tmp_path: Path) -> None:
         (TWO.replace("far", "s"), "models 1 and 2 of [[models]] have the same name 's'"),
         (TWO.replace('model_name = "far"', ""), "model 2 of [[models]] has no model_name"),
         ('model_path = "x"\n' + TWO, "contradicts [[models]]"),
+        ('model_file = "x"\n' + TWO, "contradicts [[models]]"),
         ("processes = 2\n" + TWO, "several processes compute one local model"),
         (TWO + 'token_ids = "native"\nbackend_protocol = "tei"', "contradicts"),
     ],
@@ -88,4 +89,5 @@ def test_the_environment_may_give_defaults_but_not_the_model(read) -> None:
 def test_what_is_for_one_model_is_marked() -> None:
     per_model = {option.name for option in OPTIONS if option.per_model}
     assert {"model_path", "backend_url", "batch_size", "queue_capacity", "dtype", "token_ids"} <= per_model
+    assert {"engine", "model_file"} <= per_model
     assert not per_model & {"host", "port", "api_key", "payload_limit", "processes", "log_level"}

@@ -1,0 +1,67 @@
+"""How a folder's encoder is computed: built from safetensors, or as it was exported.
+
+The one place that knows the order: weights of a family that can be built come first, because that graph
+packs texts and is the fastest; then what has been exported. `engine` and `model_file` of the configuration
+say otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+from llmrs.errors import ModelError
+from llmrs.models.architectures import Encoder
+from llmrs.models.exported import Exported, read_exported
+from llmrs.models.families import read_encoder
+from llmrs.models.files import EXPORTED, FILE, find_export, find_named, has_safetensors
+from llmrs.models.settings import Settings
+
+AnyEncoder: TypeAlias = Encoder | Exported
+"""An encoder by how it is computed."""
+
+
+def choose_encoder(
+    root: Path, config: Settings, *, engine: str = "auto", model_file: str | None = None
+) -> AnyEncoder:
+    """The encoder of the model folder `root`.
+
+    Args:
+        config: the encoder's `config.json`. The weights are beside it, exported files there or below `root`.
+        engine: `openvino` computes all that can be chosen here; `auto` is the same.
+        model_file: the file to take, relative to the folder; None for the first that fits.
+
+    Raises:
+        ModelError: there is nothing that can be computed, or not as it is asked for.
+    """
+    if engine == "torch":
+        raise ModelError("engine = torch is not supported yet; use auto or openvino")
+    places = (config.path.parent, root)
+    if model_file is not None:
+        return _named(find_named(places, model_file), config)
+    built = _built(config)
+    if isinstance(built, Encoder) and has_safetensors(config.path.parent):
+        return built
+    file = find_export(places)
+    if file is not None:
+        return read_exported(file, config)
+    if isinstance(built, ModelError):
+        raise built
+    return built  # its weights are missing, and reading them says so
+
+
+def _named(file: Path, config: Settings) -> AnyEncoder:
+    """The encoder in the file that was asked for."""
+    if file.suffix in EXPORTED:
+        return read_exported(file, config)
+    if file != config.path.parent / FILE:
+        raise ModelError(f"model_file: {file} is none that can be read, only {FILE}, .onnx and .xml files")
+    return read_encoder(config)
+
+
+def _built(config: Settings) -> Encoder | ModelError:
+    """The encoder of a family that can be built, or why it cannot."""
+    try:
+        return read_encoder(config)
+    except ModelError as error:
+        return error

@@ -1,0 +1,54 @@
+"""What computes a model, chosen by what its folder holds and imported only then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from llmrs.embeddings import Vectors
+from llmrs.models.folder import ModelFolder
+from llmrs.models.packing import Ints
+
+
+class AnyEngine(Protocol):
+    """A loaded model: token ids in, vectors out. Its memory goes with its last reference.
+
+    Attributes:
+        dimensions: width of the vectors.
+        precision: what it computes in: `f32`, `bf16` or `f16`.
+        streams: batches computed at the same time, each by a thread that calls `embed`.
+        threads: threads of each stream.
+    """
+
+    dimensions: int
+    precision: str
+    streams: int
+    threads: int
+
+    def embed(self, texts: Sequence[Ints], *, timeout: float) -> Vectors:
+        """Vectors of texts given as token ids, float32 [len(texts), dimensions], in order.
+
+        Raises:
+            DeadlineExceeded: `timeout` seconds have passed.
+            EngineError: the model failed on these texts.
+        """
+
+    def computing_since(self) -> float | None:
+        """When the oldest computation under way began, a reading of time.monotonic(); None without one."""
+
+
+def open_engine(folder: ModelFolder, *, dtype: str = "auto", threads: int = 0, streams: int = 0) -> AnyEngine:
+    """Load the model of a folder, warm it up and check it.
+
+    Args:
+        dtype: `f32`, `bf16`, `f16`, or `auto` for what suits the CPU.
+        threads: threads computing, all streams together; 0 for all usable cores.
+        streams: batches computed at the same time; 0 for what suits the model.
+
+    Raises:
+        ConfigError: this CPU does not compute in `dtype`.
+        ModelError: the weights do not fit the folder, or are damaged.
+    """
+    from llmrs.models.engine import Engine
+
+    return Engine(folder, dtype=dtype, threads=threads, streams=streams)

@@ -1,0 +1,156 @@
+"""The steps of a model after its encoder, as `modules.json` and their own folders describe them.
+
+A step that would change the vectors and is not understood is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from llmrs.errors import ModelError
+from llmrs.models.settings import Settings, read_json, read_settings
+
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""In the order in which several are concatenated."""
+
+POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""How versions before 5.3 spelled them: one flag each."""
+
+DENSE_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
+"""Classes of torch.nn that a Dense step may name."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Makes one vector of the token vectors; several modes are concatenated."""
+
+    modes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer and an activation, its weights in `folder`."""
+
+    folder: Path
+    inputs: int
+    outputs: int
+    bias: bool
+    activation: str
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Scales vectors to length 1."""
+
+
+Step: TypeAlias = Pooling | Dense | Normalize
+
+
+def read_modules(root: Path) -> tuple[Path, tuple[Step, ...]]:
+    """The Transformer's folder and the steps after it.
+
+    Raises:
+        ModelError: there are others than can be computed.
+    """
+    path = root / "modules.json"
+    if not path.exists():
+        return root, (Pooling(("mean",)),)
+    modules = read_json(path)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ModelError(f"{path} is not a list of modules: copy or download the model again")
+    found = [_module(path, Settings(path, module)) for module in modules]
+    if not found or found[0][0] != "Transformer":
+        raise ModelError(f"{path}: the first module is not a Transformer, so the model cannot be built")
+    steps = tuple(_step(path, kind, folder) for kind, folder in found[1:] if kind != "Dropout")
+    return found[0][1], steps
+
+
+def _module(path: Path, module: Settings) -> tuple[str, Path]:
+    """A module's kind and its folder, which must lie inside the model's."""
+    kind = module.text("type")
+    place = Path(module.text("path", default=""))
+    if place.is_absolute() or ".." in place.parts:
+        raise ModelError(f"{path}: a module's path leaves the model folder")
+    if not kind.startswith("sentence_transformers."):
+        raise ModelError(f"{path}: module {kind[:60]!r} is code of its own, which is never run")
+    return kind.rpartition(".")[2], path.parent / place
+
+
+def _step(path: Path, kind: str, folder: Path) -> Step:
+    if kind == "Pooling":
+        return _pooling(read_settings(folder / "config.json"))
+    if kind == "Dense":
+        return _dense(folder, read_settings(folder / "config.json"))
+    if kind == "Normalize":
+        _about_sentences(read_settings(folder / "config.json", optional=True))
+        return Normalize()
+    raise ModelError(f"{path}: module {kind[:60]!r} is not supported, only Pooling, Dense and Normalize")
+
+
+def _pooling(config: Settings) -> Pooling:
+    named = config.raw("pooling_mode")
+    if named is None:
+        flagged = [mode for flag, mode in POOLING_FLAGS.items() if config.flag(flag, default=False)]
+        modes = tuple(flagged) or ("mean",)
+    else:
+        modes = tuple(named) if isinstance(named, list) else (named,)
+    if not modes or any(mode not in POOLING_MODES for mode in modes):
+        raise ModelError(f"{config.path}: pooling_mode is not supported, only {', '.join(POOLING_MODES)}")
+    if not config.flag("include_prompt", default=True):
+        raise ModelError(f"{config.path}: include_prompt = false is not supported")
+    return Pooling(modes)
+
+
+def _dense(folder: Path, config: Settings) -> Dense:
+    activation = config.text("activation_function", default="torch.nn.modules.activation.Tanh")
+    package, _, name = activation.rpartition(".")
+    if not package.startswith("torch.nn") or name not in DENSE_ACTIVATIONS:
+        known = ", ".join(DENSE_ACTIVATIONS)
+        raise ModelError(f"{config.path}: activation_function is not supported, only {known} of torch.nn")
+    if config.flag("use_residual", default=False):
+        raise ModelError(f"{config.path}: use_residual = true is not supported")
+    _about_sentences(config)
+    return Dense(
+        folder=folder,
+        inputs=config.integer("in_features"),
+        outputs=config.integer("out_features"),
+        bias=config.flag("bias", default=True),
+        activation=DENSE_ACTIVATIONS[name],
+    )
+
+
+def _about_sentences(config: Settings) -> None:
+    for name in ("module_input_name", "module_output_name"):
+        if config.text(name, default="sentence_embedding") != "sentence_embedding":
+            raise ModelError(f"{config.path}: {name} must be sentence_embedding")
+
+
+def check_steps(steps: tuple[Step, ...], hidden: int, root: Path) -> tuple[Step, ...]:
+    """The steps, whose widths must fit: Pooling first and only there, then each Dense.
+
+    Raises:
+        ModelError: they do not, for an encoder whose token vectors have `hidden` numbers.
+    """
+    path = root / "modules.json"
+    if not steps or not isinstance(steps[0], Pooling):
+        raise ModelError(f"{path}: the second module is not a Pooling, so there is no text vector")
+    width = hidden * len(steps[0].modes)
+    for step in steps[1:]:
+        if isinstance(step, Pooling):
+            raise ModelError(f"{path}: more than one Pooling")
+        if isinstance(step, Dense):
+            if step.inputs != width:
+                raise ModelError(
+                    f"{step.folder / 'config.json'}: in_features is {step.inputs}, the vectors have {width}"
+                )
+            width = step.outputs
+    return steps
