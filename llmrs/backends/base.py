@@ -120,6 +120,14 @@ class Backend(ABC):
         return None
 
     @property
+    def is_broken(self) -> bool:
+        """Whether it has failed such that nothing it gives can be trusted until another process loads it.
+
+        The server ends its own for that. By default never.
+        """
+        return False
+
+    @property
     def replicas(self) -> Sequence[ReplicaState]:
         """The addresses that batches are spread over; by default there is no choice, and none."""
         return ()

@@ -91,6 +91,10 @@ class LocalBackend(ModelBackend):
     def computing_since(self) -> float | None:
         return None if self._engine is None else self._engine.computing_since()
 
+    @property
+    def is_broken(self) -> bool:
+        return self._engine is not None and self._engine.is_broken
+
     def close(self) -> None:
         # The memory goes with the last batch that still uses it.
         self._engine = None

@@ -18,12 +18,14 @@ class AnyEngine(Protocol):
         precision: what it computes in: `f32`, `bf16` or `f16`.
         streams: batches computed at the same time, each by a thread that calls `embed`.
         threads: threads of each stream.
+        is_broken: it has failed such that nothing it gives can be trusted any more.
     """
 
     dimensions: int
     precision: str
     streams: int
     threads: int
+    is_broken: bool
 
     def embed(self, texts: Sequence[Ints], *, timeout: float) -> Vectors:
         """Vectors of texts given as token ids, float32 [len(texts), dimensions], in order.
@@ -31,6 +33,7 @@ class AnyEngine(Protocol):
         Raises:
             DeadlineExceeded: `timeout` seconds have passed.
             EngineError: the model failed on these texts.
+            NotReady: it is broken.
         """
 
     def computing_since(self) -> float | None:

@@ -1,7 +1,8 @@
-"""Notices computing that does not come back, and ends the process for it.
+"""Notices computing that does not come back or does not work any more, and ends the process for it.
 
 A native call cannot be interrupted: a thread that hangs in the engine hangs for ever, and holds a slot and
-a core. So the service first says that it is not ready, which lets a load balancer go elsewhere and what
+a core. What a model that has failed gives cannot be trusted, nor what is compiled in its place while memory
+is short. So the service first says that it is not ready, which lets a load balancer go elsewhere and what
 else is being computed finish, and then ends: its supervisor, gunicorn's master, starts another worker.
 A hub that hangs itself is that master's business: it misses the worker's heartbeat.
 """
@@ -23,7 +24,10 @@ log = logging.getLogger("llmrs.server")
 CHECK_SECONDS = 1.0
 
 GRACE_SECONDS = 10.0
-"""Between being not ready and the end. Load balancers ask every few seconds."""
+"""Between being not ready for a hang and the end. Load balancers ask every few seconds."""
+
+BROKEN_GRACE_SECONDS = 1.0
+"""The same for a broken model, of which nothing comes any more; other models have work that ends."""
 
 
 def end_process() -> None:
@@ -40,7 +44,7 @@ class Watchdog:
         end: called once the grace has passed.
 
     Attributes:
-        reason: why the model is not ready, None while nothing hangs.
+        reason: why the model is not ready, None while nothing hangs or is broken.
     """
 
     def __init__(
@@ -55,11 +59,12 @@ class Watchdog:
         self._seconds = seconds
         self._end = end
         self._watching: gevent.Greenlet[[], None] | None = None
+        self._broken_since: float | None = None
         self.reason: str | None = None
 
     def watch(self) -> None:
         """Look once a second from now on, in a greenlet of its own."""
-        if self._seconds and self._backend.waits_on == "cpu":
+        if self._backend.waits_on == "cpu":
             self._watching = gevent.spawn(self._watch)
 
     def close(self) -> None:
@@ -68,7 +73,22 @@ class Watchdog:
             self._watching.kill(block=False)
 
     def check(self, now: float) -> None:
-        """Look whether something hangs; `now` is a reading of time.monotonic()."""
+        """Look whether something hangs or is broken; `now` is a reading of time.monotonic()."""
+        if self._backend.is_broken:
+            self._check_broken(now)
+        elif self._seconds:
+            self._check_hanging(now)
+
+    def _check_broken(self, now: float) -> None:
+        if self._broken_since is None:
+            self._broken_since = now
+            self.reason = "the model has failed and must be loaded again"
+            log.critical("%s; the process ends in %g s", self.reason, BROKEN_GRACE_SECONDS)
+        elif now - self._broken_since >= BROKEN_GRACE_SECONDS:
+            log.critical("the process ends, for another one to load the model")
+            self._end()
+
+    def _check_hanging(self, now: float) -> None:
         hangs_for = now - self._began(now) - self._seconds
         if hangs_for < 0:
             if self.reason is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -126,6 +128,49 @@ def test_a_jump_of_the_clock_changes_no_deadline(backend: Service, step: str) ->
         assert abs(told - float(step)) < 60, "the clock was moved"
         total = answer.headers["server-timing"].rsplit("total;dur=", 1)[1]
         assert 0 <= float(total) < 60_000
+
+
+@pytest.mark.parametrize("left", [0, 8 << 20])
+def test_memory_that_ends_costs_requests_or_the_worker_but_no_vector(left: int) -> None:
+    """A model that could not allocate may give wrong vectors from then on, so its worker ends."""
+    with watched(QUEUE_CAPACITY="1000", MAX_REQUEST_TOKENS="10000000") as server:
+        probe = post(server, {"input": "probe"}).body
+        pid = server.worker_pid
+        size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.prlimit(pid, resource.RLIMIT_AS, (size + left, resource.RLIM_INFINITY))
+        for n in range(200, 2000, 200):
+            texts = [f"{n} {i} " + "word " * 220 for i in range(n)]
+            if not _answer(server, {"input": texts, "encoding_format": "base64"}):
+                break
+        else:
+            pytest.fail("the limit was never reached")
+        # One that is out of memory in the middle of Python may go on, now that there is some again.
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_AS, before)
+
+        def probed() -> bool:
+            answer = _answer(server, {"input": "probe"})
+            assert answer in (b"", probe), "another vector than before"
+            return bool(answer)
+
+        wait_until(probed, 60, server)
+        for texts in (["word " * 220] * 100, [f"{n} " + "word " * (2 * n) for n in range(100)]):
+            asked = {"input": texts, "encoding_format": "base64"}
+            wait_until(lambda asked=asked: len(_answer(server, asked)) > 100 * 384 * 4, 60, server)
+        assert probed()
+
+
+def _answer(server: Server, asked: object) -> bytes:
+    """The body of a good answer; nothing where there is none, for a reason that lack of memory gives."""
+    try:
+        answer = post(server, asked, timeout=60)
+    except (OSError, http.client.HTTPException):
+        return b""  # the worker has ended
+    if answer.status == 200:
+        return answer.body
+    assert (answer.status, error_of(answer)["code"]) in ((500, "internal_error"), (503, "not_ready"))
+    assert b"alloc" not in answer.body
+    return b""
 
 
 def test_a_bystander_notices_vectors_that_are_not_its_own(backend: Service) -> None:

@@ -14,7 +14,7 @@ from llmrs.backends import open_backend
 from llmrs.backends.local import LocalBackend, open_local
 from llmrs.config import Config
 from llmrs.embeddings import Prepared
-from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, ModelError
+from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, ModelError, NotReady
 from llmrs.models import engine as engine_module
 from llmrs.models.engine import streams_for
 from llmrs.models.folder import read_folder
@@ -83,17 +83,36 @@ def test_a_failing_batch_is_an_engine_error(tiny_backend, tiny):
     assert raised.value.poison
 
 
-def test_a_failing_inference_is_an_engine_error(tiny_backend, monkeypatch):
+def test_a_model_is_not_trusted_once_its_inference_has_failed(tiny, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("Exception from src/inference:\n details over lines")
 
+    backend = LocalBackend(str(tiny.folder), dtype="f32", threads=1)
+    texts = backend.prepare(["hello"])
+    assert not backend.is_broken
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "_infer", fail)
         with pytest.raises(EngineError, match="could not compute") as raised:
-            tiny_backend.embed(tiny_backend.prepare(["hello"]), timeout=10)
+            backend.embed(texts, timeout=10)
     assert "details" not in str(raised.value)
-    # The request it used is free again.
-    assert len(tiny_backend.embed(tiny_backend.prepare(["hello"]), timeout=10).matrix) == 1
+    assert not raised.value.poison, "which text it was does not matter any more"
+    assert backend.is_broken
+    with pytest.raises(NotReady) as refused:
+        backend.embed(texts, timeout=10)
+    assert refused.value.retry_after
+
+
+def test_what_was_computed_while_the_model_broke_is_not_handed_out(tiny, monkeypatch):
+    backend = LocalBackend(str(tiny.folder), dtype="f32", threads=1)
+    real = engine_module._infer
+
+    def infer(*arguments):
+        backend._engine.is_broken = True  # as another thread's run would
+        return real(*arguments)
+
+    monkeypatch.setattr(engine_module, "_infer", infer)
+    with pytest.raises(EngineError):
+        backend.embed(backend.prepare(["hello"]), timeout=10)
 
 
 def test_inference_does_not_hold_the_gil(default_f32):

@@ -8,7 +8,7 @@ import pytest
 
 from llmrs.collector import Collector
 from llmrs.embeddings import Prepared
-from llmrs.server.watchdog import GRACE_SECONDS, Watchdog
+from llmrs.server.watchdog import BROKEN_GRACE_SECONDS, GRACE_SECONDS, Watchdog
 from tests.engines import FakeBackend
 
 
@@ -16,6 +16,7 @@ class Backend(FakeBackend):
     """Its step under way began when a test says so."""
 
     began: float | None = None
+    is_broken = False
 
     def computing_since(self) -> float | None:
         return self.began
@@ -63,6 +64,22 @@ def test_one_that_comes_back_after_all_is_forgiven(caplog: pytest.LogCaptureFixt
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
     assert not watched.check(1066 + 59)
     assert not watched.ends
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.0])
+def test_a_broken_model_ends_the_process_after_a_grace(
+    seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Backend()
+    watched = Watched(backend, seconds)
+    assert not watched.check(1000)
+    backend.is_broken = True
+    with caplog.at_level(logging.WARNING):
+        assert watched.check(1001)
+    assert len(caplog.records) == 1
+    assert not watched.ends
+    assert watched.check(1001 + BROKEN_GRACE_SECONDS)
+    assert watched.ends == 1
 
 
 def test_many_steps_one_after_the_other_are_no_hang() -> None:
