@@ -8,6 +8,7 @@ where nothing better is possible.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 from collections.abc import Callable
@@ -41,20 +42,25 @@ def translator(policy: str, *, forwards_ids: bool) -> Translate:
         return lambda inputs: inputs
     if policy == "reject":
         return _refuse
+    encoding = _cl100k()
+    if not isinstance(encoding, Exception):
+        return _Cl100k(encoding)
+    if policy == "cl100k":
+        raise ConfigError(
+            "token_ids = cl100k needs tiktoken and its vocabulary "
+            f"(pip install 'llmrs[tiktoken]'): {encoding!r}"
+        )
+    log.debug("token ids are refused: no cl100k vocabulary (%r)", encoding)
+    return _refuse
+
+
+@functools.cache  # also of a failure: without a network it can take seconds, and each model asks
+def _cl100k() -> Any:
+    """tiktoken's vocabulary, or the exception that loading it raised."""
     try:
-        return _Cl100k(_load_cl100k())
+        return importlib.import_module("tiktoken").get_encoding("cl100k_base")
     except Exception as error:
-        if policy == "cl100k":
-            raise ConfigError(
-                "token_ids = cl100k needs tiktoken and its vocabulary "
-                f"(pip install 'llmrs[tiktoken]'): {error!r}"
-            ) from None
-        log.debug("token ids are refused: no cl100k vocabulary (%r)", error)
-        return _refuse
-
-
-def _load_cl100k() -> Any:
-    return importlib.import_module("tiktoken").get_encoding("cl100k_base")
+        return error
 
 
 def _refuse(inputs: list[Input]) -> list[Input]:
