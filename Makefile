@@ -10,9 +10,9 @@ serve: .venv/installed
 	@exec $(BIN)/llmrs serve
 
 # Whatever starts a server is tested on both worker classes: gunicorn's first, then ours with all else.
-# Several processes need ours.
+# Tests that choose for themselves run once.
 test: .venv/installed-test .venv-adapters/installed .venv-oracles/installed lint
-	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration --ignore tests/integration/test_processes.py
+	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration -m "not chooses_worker_class"
 	$(BIN)/pytest
 
 # What takes an hour: a million requests that no sane client sends, other ones every night, and the memory

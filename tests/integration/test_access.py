@@ -22,6 +22,7 @@ def status(server: Server, key: str, body: object = None) -> int:
     return requests.post(url, json=body or {"input": "x"}, headers=headers, timeout=60).status_code
 
 
+@pytest.mark.chooses_worker_class
 @pytest.mark.parametrize("worker_class", ["llmrs", "gevent"])
 def test_keys_are_changed_without_a_restart(tmp_path: Path, worker_class: str) -> None:
     file = tmp_path / "keys"
@@ -127,6 +128,7 @@ OPENAI_IN_A_BROWSER = {
 }  # fmt: skip
 
 
+@pytest.mark.chooses_worker_class
 @pytest.mark.parametrize("worker_class", ["llmrs", "gevent"])
 def test_a_page_of_an_allowed_origin_calls_as_openai_does_in_a_browser(worker_class: str) -> None:
     page, body = "https://app.example", b'{"input": "x"}'

@@ -36,6 +36,7 @@ def post(server: Server, size: int) -> requests.Response:
     return requests.post(f"{server.url}/v1/embeddings", data=data, headers=headers, timeout=30)
 
 
+@pytest.mark.chooses_worker_class
 @pytest.mark.parametrize("worker_class", ["llmrs", "gevent"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 4194304\r\n", b"Transfer-Encoding: chunked\r\n"])
 def test_unfinished_uploads_take_no_more_than_payload_memory(worker_class: str, framing: bytes) -> None:

@@ -18,6 +18,8 @@ import requests
 
 from tests.processes import Server, llmrs, wait_until
 
+pytestmark = pytest.mark.chooses_worker_class
+
 PROCESSES = 2
 
 

@@ -126,6 +126,7 @@ def test_native_token_ids_give_the_texts_vectors(texts: list[str], references: n
         assert "[1]" in beyond.json()["error"]["message"]
 
 
+@pytest.mark.chooses_worker_class
 def test_a_text_of_many_chunks_has_the_mean_of_its_chunks() -> None:
     """As a client makes it, from several processes too: the gateway splits, the engine computes chunks."""
     words = [f"word{i % 97} about harbour and winter" for i in range(500)]

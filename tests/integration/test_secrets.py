@@ -19,6 +19,8 @@ import requests
 
 from tests.processes import Server, llmrs, wait_until
 
+pytestmark = pytest.mark.chooses_worker_class
+
 KEY, FILE_KEY, OLD_KEY, WRONG_KEY = "k3y-of-env", "k3y-of-file", "k3y-that-went", "k3y-unknown"
 BACKEND_KEY, TEXT, ELSEWHERE = "k3y-of-backend", "t3xt-in-confidence", "s3ntence-elsewhere"
 NEEDLES = ("k3y-", "t3xt-", "s3ntence-")
