@@ -13,19 +13,21 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
 
 from llmrs.embeddings import Matrix, Vectors
-from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, NotReady
+from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, ModelError, NotReady
 from llmrs.models import golden
 from llmrs.models.architectures import Encoder
 from llmrs.models.cores import usable_cores
 from llmrs.models.exported import Exported, Graphed
 from llmrs.models.folder import ModelFolder
 from llmrs.models.graph import build_graph
+from llmrs.models.nodes import reason
 from llmrs.models.packing import Inputs, Ints, pack
 from llmrs.models.plan import Run, columns_for, plan
 
@@ -83,7 +85,8 @@ class Engine:
 
         Raises:
             ConfigError: this CPU does not compute in `dtype`.
-            ModelError: the weights do not fit the folder, or a text's vector depends on its neighbours.
+            ModelError: the weights do not fit the folder, an exported graph cannot be computed, or a
+                text's vector depends on its neighbours.
         """
         encoder = folder.encoder
         assert isinstance(encoder, Encoder | Exported)  # see open_engine
@@ -94,30 +97,38 @@ class Engine:
         self.streams = streams or streams_for(encoder, threads)
         self.threads = max(1, threads // self.streams)
         graph = build_graph(folder)
-        compiled = _compile(graph.model, dtype, threads, self.streams)
-        self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self._layout = graph.layout
         self._runs_began: dict[int, float] = {}
         self.is_broken = False
-        self._idle = deque(compiled.create_infer_request() for _ in range(self.streams))
-        for request in self._idle:
-            self._warm_up(request, WARM_UP_SHAPES, WARM_UP_SECONDS / self.streams)
-        # A text that comes alone gets the threads of all streams, from a small model's second copy.
-        self._lone: deque[Any] = deque()
-        if self.streams > 1 and encoder.multiplications <= SMALL_ENCODER:
-            compiled = _compile(graph.model, dtype, min(threads, MOST_THREADS), 1)
-            self._lone.append(compiled.create_infer_request())
-            self._warm_up(self._lone[0], WARM_UP_SHAPES[:8], WARM_UP_SECONDS / 2)
+        try:
+            self._open(graph.model, dtype, threads)
+        except RuntimeError as error:  # OpenVINO's: an exported graph that it cannot compute
+            raise ModelError(f"{_place(encoder, folder)}: it cannot be computed: {reason(error)}") from error
         golden.check(
             lambda texts: self.embed(texts).matrix,
             vocabulary=encoder.vocabulary,
             longest=self._longest,
             precision=self.precision,
-            place=str(folder.path),
+            place=str(_place(encoder, folder)),
         )
         # Compiling has read every page once; most are not needed again, and none is lost.
         self._weights = graph.weights
         for weights in self._weights:
             weights.release_pages()
+
+    def _open(self, graph: ov.Model, dtype: str, threads: int) -> None:
+        """Compile the graph for all streams, and warm up."""
+        compiled = _compile(graph, dtype, threads, self.streams)
+        self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self._idle = deque(compiled.create_infer_request() for _ in range(self.streams))
+        for request in self._idle:
+            self._warm_up(request, WARM_UP_SHAPES, WARM_UP_SECONDS / self.streams)
+        # A text that comes alone gets the threads of all streams, from a small model's second copy.
+        self._lone: deque[Any] = deque()
+        if self.streams > 1 and self._encoder.multiplications <= SMALL_ENCODER:
+            compiled = _compile(graph, dtype, min(threads, MOST_THREADS), 1)
+            self._lone.append(compiled.create_infer_request())
+            self._warm_up(self._lone[0], WARM_UP_SHAPES[:8], WARM_UP_SECONDS / 2)
 
     def embed(self, texts: Sequence[Ints], *, timeout: float = float("inf")) -> Vectors:
         """Vectors of texts given as token ids, float32 [len(texts), dimensions], in order.
@@ -134,7 +145,7 @@ class Engine:
             raise NotReady("the model has failed and must be loaded again", retry_after=RELOAD_SECONDS)
         deadline = time.monotonic() + timeout
         matrix = np.empty((len(texts), self.dimensions), np.float32)
-        runs = plan([len(text) for text in texts], self._longest)
+        runs = plan([len(text) for text in texts], self._longest, self._layout)
         cells = 0
         request, home = self._claim(len(texts))
         try:
@@ -191,13 +202,17 @@ class Engine:
         ]
 
     def _warm_up(self, request: Any, shapes: Sequence[tuple[int, int]], seconds: float) -> None:
-        """Run shapes, in this order, until the time is up; one at least."""
+        """Run shapes, in this order, until the time is up; one at least. Raises RuntimeError if one fails."""
         until = time.monotonic() + seconds
         for rows, columns in shapes:
+            if rows > 1 and self._layout == "single":
+                continue
             columns = min(columns, self._longest)
             text = np.full(columns, self._encoder.padding_id, np.int32)
             run = Run([[row] for row in range(rows)], rows, columns)
-            _infer(request, pack(run, [text] * rows, self._encoder))
+            vectors, _ = _infer(request, pack(run, [text] * rows, self._encoder))
+            if vectors.shape != (rows, self.dimensions):  # OpenVINO does not mind a reshape that does not fit
+                raise RuntimeError(f"{rows} texts have vectors of shape {vectors.shape}")
             if time.monotonic() > until:
                 return
 
@@ -211,6 +226,11 @@ def streams_for(encoder: Graphed, threads: int) -> int:
     if encoder.multiplications > SMALL_ENCODER:
         return 1
     return min(threads, max(2, -(-threads // MOST_THREADS)))
+
+
+def _place(encoder: Graphed, folder: ModelFolder) -> Path:
+    """What a message about the model names."""
+    return encoder.file if isinstance(encoder, Exported) else folder.path
 
 
 def _compile(graph: ov.Model, dtype: str, threads: int, streams: int) -> Any:

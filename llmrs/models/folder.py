@@ -53,15 +53,16 @@ class ModelFolder:
     @property
     def dimensions(self) -> int:
         """Width of the vectors."""
-        width = self._full_width()
-        return min(width, self.cut) if self.cut else width
+        return min(self.full_width, self.cut) if self.cut else self.full_width
 
     @property
     def normalized(self) -> bool:
         """Whether the model itself makes unit vectors."""
-        return isinstance(self.steps[-1], Normalize) and self.dimensions == self._full_width()
+        return isinstance(self.steps[-1], Normalize) and self.dimensions == self.full_width
 
-    def _full_width(self) -> int:
+    @property
+    def full_width(self) -> int:
+        """That before they are cut."""
         width = 0
         for step in self.steps:
             if isinstance(step, Pooling):

@@ -1,8 +1,9 @@
-"""A model folder's weights as an OpenVINO graph, built op by op.
+"""A model folder as an OpenVINO graph, built op by op.
 
 From token ids to finished vectors in one graph: embeddings, encoder layers, pooling, and whatever
 steps the folder lists after it. The constants are views of the mapped weight files, so building
-copies nothing; neither torch nor a conversion is involved.
+copies nothing; neither torch nor a conversion is involved. Where the encoder has been exported, its
+graph takes the place of embeddings and layers.
 
 Written for the CPU plugin: int32 ids, one additive mask broadcast over heads, the fused attention op,
 layer norm as mean-variance normalization. Texts lie side by side in rows (see plan.py); the encoder
@@ -17,12 +18,13 @@ import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
 from openvino import opset15 as ops
 
-from llmrs.errors import ModelError
-from llmrs.models.architectures import Encoder
 from llmrs.models.encoder import encode
+from llmrs.models.exported import Exported
 from llmrs.models.folder import ModelFolder
+from llmrs.models.foreign import Encoded, encode_foreign
 from llmrs.models.modules import Dense, Normalize, Pooling
 from llmrs.models.nodes import Layers, Node, activate, float_, int_, ints
+from llmrs.models.plan import Layout
 from llmrs.models.weights import Weights
 
 
@@ -45,6 +47,8 @@ class Batch(NamedTuple):
 class Graph(NamedTuple):
     """A model as a graph: the arrays of packing.Inputs to the texts' vectors, float32 [T, dimensions].
 
+    Its `layout` says which texts it may compute together.
+
     Its second result, float32 [R], is finite for the rows of which every place is. Elsewhere all
     texts of the row may be wrong: a neighbour's NaN is weighed with zero, and not always stays NaN.
 
@@ -54,13 +58,15 @@ class Graph(NamedTuple):
 
     model: ov.Model
     weights: list[Weights]
+    layout: Layout
 
 
 def build_graph(folder: ModelFolder) -> Graph:
     """The graph of the model in a folder.
 
     Raises:
-        ModelError: a tensor is missing or does not have the shape that the folder implies.
+        ModelError: a tensor is missing or does not have the shape that the folder implies, or an exported
+            graph cannot be read or fed.
     """
     inputs = [
         ops.parameter(ov.PartialShape([-1] * axes), ov.Type.i32, name=name)
@@ -68,14 +74,25 @@ def build_graph(folder: ModelFolder) -> Graph:
     ]
     ids, positions, segments, starts, lengths = inputs
     batch = _batch(starts, lengths)
-    if not isinstance(folder.encoder, Encoder):
-        raise ModelError(f"{folder.path}: exported models cannot be computed yet; use safetensors")
-    weights = [Weights.of(folder.path)]
-    tokens = encode(ids, positions, segments, folder.encoder, weights[0], folder.max_tokens)
-    vectors = _finish(tokens, batch, folder, weights)
+    weights: list[Weights] = []
+    encoded = _encode(ids, positions, segments, folder, weights)
+    vectors = _finish(encoded, batch, folder, weights)
     # What is not finite in any layer is carried on by the residual connections, and kept by the sum.
-    sums = ops.reduce_sum(tokens, ints(1, 2))
-    return Graph(ov.Model([ops.result(vectors), ops.result(sums)], inputs, "encoder"), weights)
+    sums = ops.reduce_sum(encoded.vectors, ints(1) if encoded.pooled else ints(1, 2))
+    model = ov.Model([ops.result(vectors), ops.result(sums)], inputs, "encoder")
+    return Graph(model, weights, encoded.layout)
+
+
+def _encode(
+    ids: Node, positions: Node, segments: Node, folder: ModelFolder, weights: list[Weights]
+) -> Encoded:
+    """The encoder's vectors; adds its weights to `weights`."""
+    encoder = folder.encoder
+    if isinstance(encoder, Exported):
+        return encode_foreign(ids, positions, segments, encoder, folder.full_width)
+    weights.append(Weights.of(folder.path))
+    tokens = encode(ids, positions, segments, encoder, weights[0], folder.max_tokens)
+    return Encoded(tokens, pooled=False, layout="packed")
 
 
 def _batch(starts: Node, lengths: Node) -> Batch:
@@ -90,10 +107,16 @@ def _batch(starts: Node, lengths: Node) -> Batch:
 # -- from token vectors to text vectors -----------------------------------------------------------
 
 
-def _finish(tokens: Node, batch: Batch, folder: ModelFolder, weights: list[Weights]) -> Node:
+def _finish(encoded: Encoded, batch: Batch, folder: ModelFolder, weights: list[Weights]) -> Node:
     """Text vectors, float32 [T, dimensions]; adds the steps' weights to `weights`."""
-    x = ops.reshape(tokens, ints(-1, folder.encoder.hidden), False)
-    for step in folder.steps:
+    steps = folder.steps
+    if encoded.pooled:
+        # Of the rows the last may hold no text. A normalization may be part of the graph or not: two are one.
+        x = ops.slice(encoded.vectors, ints(0), ops.shape_of(batch.starts, "i32"), ints(1), ints(0))
+        steps = tuple(step for step in steps if isinstance(step, Normalize))
+    else:
+        x = ops.reshape(encoded.vectors, ints(-1, folder.encoder.hidden), False)
+    for step in steps:
         if isinstance(step, Pooling):
             pooled = [_pool(x, batch, mode) for mode in step.modes]
             x = pooled[0] if len(pooled) == 1 else ops.concat(pooled, -1)

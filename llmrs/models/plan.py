@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 MAX_CELLS = 1024
 """Rows times columns of one run. Larger runs are no faster, and need more memory for the layers
@@ -37,6 +37,11 @@ CAPACITIES = (64, 96, 128)
 
 WELL_FILLED = 0.96
 """A packing is not worth improving whose rows are as full as this."""
+
+
+Layout: TypeAlias = Literal["packed", "rows", "single"]
+"""Which texts may be computed together: `packed` side by side in rows, `rows` one in each. `single` is for
+models in which padding and other texts change a text's vector: each alone, in a row as long as it is."""
 
 
 class Run(NamedTuple):
@@ -69,14 +74,22 @@ def columns_for(length: int, longest: int) -> int:
     return min(-(-length // step) * step, longest)
 
 
-def plan(lengths: Sequence[int], longest: int) -> list[Run]:
+def plan(lengths: Sequence[int], longest: int, layout: Layout = "packed") -> list[Run]:
     """Runs that cover texts of these lengths (in tokens, at least 1) with little work.
 
     Args:
         lengths: tokens of each text.
         longest: the model's longest input; no run has more columns.
+        layout: which texts may be computed together.
     """
-    return cut_into_runs(_pack_well(lengths, longest), longest) if lengths else []
+    if not lengths:
+        return []
+    if layout == "packed":
+        return cut_into_runs(_pack_well(lengths, longest), longest)
+    rows = [Row(length, [index]) for index, length in enumerate(lengths)]
+    if layout == "rows":
+        return cut_into_runs(rows, longest)
+    return [Run([row.texts], 1, row.tokens) for row in rows]
 
 
 def _pack_well(lengths: Sequence[int], longest: int) -> list[Row]:

@@ -14,6 +14,7 @@ from llmrs.models.plan import (
     ROWS,
     RUN_COST,
     Row,
+    Run,
     columns_for,
     cut_into_runs,
     pack_into_rows,
@@ -44,6 +45,22 @@ def test_every_text_is_in_one_row_that_holds_it(texts, longest):
         for row in run.texts:
             assert row
             assert sum(texts[index] for index in row) <= run.columns <= longest
+
+
+@given(lengths)
+def test_texts_that_may_not_share_a_row(texts):
+    runs = plan(texts, LONGEST, "rows")
+    assert sorted(row for run in runs for row in run.texts) == [[index] for index in range(len(texts))]
+    for run in runs:
+        assert len(run.texts) <= run.rows
+        assert run.rows == 1 or run.rows * run.columns <= MAX_CELLS
+        assert all(texts[index] <= run.columns <= LONGEST for [index] in run.texts)
+
+
+@given(lengths)
+def test_texts_that_may_not_be_computed_together(texts):
+    runs = plan(texts, LONGEST, "single")
+    assert runs == [Run([[index]], 1, length) for index, length in enumerate(texts)]
 
 
 @given(st.integers(1, 2000), st.integers(1, 2000))
