@@ -9,7 +9,7 @@ import pytest
 from llmrs.errors import ModelError
 from llmrs.models.architectures import Encoder
 from llmrs.models.exported import Exported
-from llmrs.models.files import EXPORTS
+from llmrs.models.files import EXPORTS, needed_weights
 from llmrs.models.folder import read_folder
 from tests.models.makers import HIDDEN, INNER, LAYERS, POSITIONS, VOCABULARY, change_json, make_model
 
@@ -140,3 +140,53 @@ def test_attention_of_an_exported_model_has_bounded_scores(made):
 
 def test_an_engine_that_is_not_there(made):
     assert "engine = torch" in refusal(made.folder, engine="torch")
+
+
+# -- of a listing ---------------------------------------------------------------------------------
+
+WHOLE = ["model.safetensors", "2_Dense/model.safetensors", "config.json", "pytorch_model.bin"]
+PARTS = ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "model.safetensors.index.json"]
+GRAPHS = [ONNX, f"{ONNX}_data", f"{ONNX}_data_1", INT8, XML, XML.replace("xml", "bin"), "onnx/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "needed"),
+    [
+        (WHOLE + GRAPHS, {}, ["model.safetensors"]),
+        (PARTS + GRAPHS, {}, PARTS),
+        (WHOLE + GRAPHS, {"buildable": False}, GRAPHS[:3]),
+        (GRAPHS, {}, GRAPHS[:3]),
+        (GRAPHS[3:], {}, GRAPHS[4:6]),
+        ([INT8], {}, [INT8]),
+        (["0_Transformer/model.safetensors"], {}, ["0_Transformer/model.safetensors"]),
+        ([f"0_Transformer/{ONNX}"], {}, [f"0_Transformer/{ONNX}"]),
+        (WHOLE + GRAPHS, {"model_file": INT8}, [INT8]),
+        (WHOLE + GRAPHS, {"model_file": XML}, GRAPHS[4:6]),
+        (WHOLE, {"buildable": False}, ["model.safetensors"]),
+        (["config.json", "pytorch_model.bin", "1_Pooling/model.onnx"], {}, []),
+    ],
+)
+def test_what_a_download_brings(names, wanted, needed):
+    assert needed_weights(names, **wanted) == needed
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "reason"),
+    [
+        ([INT8, "onnx/model_int8.onnx"], {}, "a/b has several exported models"),
+        (GRAPHS, {"model_file": "onnx/none.onnx"}, "a/b has no such file"),
+    ],
+)
+def test_what_a_download_cannot_bring(names, wanted, reason):
+    with pytest.raises(ModelError, match=reason):
+        needed_weights(names, place="a/b", **wanted)
+
+
+def test_a_download_brings_what_is_taken_from_a_folder(made):
+    """The two rules are one: whatever is there, the file that is read is among those that are brought."""
+    (made.folder / "model.safetensors").unlink()
+    put(made.folder, *EXPORTS, INT8)
+    for name in (*EXPORTS, INT8):
+        files = [str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file()]
+        assert chosen(made.folder) == needed_weights(files)[0] == name
+        (made.folder / name).unlink()
