@@ -1,4 +1,6 @@
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from llmrs.embeddings import Matrix, OutputDtype
 
@@ -56,6 +58,24 @@ def read_vectors(rows: tuple[bytes | msgspec.Raw, ...], *, strings: bool) -> Mat
 
     Raises:
         TypeError: a row has no buffer of bytes.
+    """
+
+def mean_rows(
+    ids: NDArray[np.int32],
+    lengths: NDArray[np.int64],
+    table: Matrix,
+    mapping: NDArray[np.int32] | None = None,
+    weights: NDArray[np.float32] | None = None,
+) -> Matrix:
+    """The means of rows of a table, float32 [len(lengths), d]: one for each run of `lengths` ids.
+
+    The rows of a text are added in its order, in float32, and divided by their number, so its mean does
+    not depend on the other texts; that of no ids is zero. `mapping` has the row of each id, without it an
+    id is its row's number; `weights` has a factor for each id.
+
+    Raises:
+        ValueError: an id or a mapped row is outside the table, or the arrays do not fit each other or are
+            not C-contiguous and of these dtypes.
     """
 
 def first_not_text(items: list[object]) -> int:

@@ -19,7 +19,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport isfinite, sqrt
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, strcmp, strlen
 
 import numpy
@@ -31,6 +31,11 @@ cdef extern from "Python.h":
     void Py_SET_SIZE(PyVarObject* object, Py_ssize_t size)
 
 cdef extern from "_fast_kernels.hpp" namespace "llmrs" nogil:
+    cdef struct Table:
+        const float* numbers
+        int64_t width
+        const int32_t* mapping
+        const float* weights
     cdef struct Kernels:
         const char* name
         double (*widen)(double*, const float*, int64_t) noexcept nogil
@@ -41,6 +46,7 @@ cdef extern from "_fast_kernels.hpp" namespace "llmrs" nogil:
         char* (*write_floats)(char*, const float*, int64_t) noexcept nogil
         bint (*read_base64)(float*, const char*, int64_t) noexcept nogil
         bint (*read_floats)(float*, const char*, const char*, int64_t) noexcept nogil
+        void (*mean)(float*, const Table&, const int32_t*, int64_t) noexcept nogil
     const Kernels* kernels
     const Kernels* available_kernels(int)
     const Py_ssize_t kFloatText, kFloatSlack, kIntegerText
@@ -58,6 +64,9 @@ cdef enum:
     # Giving the GIL away can cost a whole switch interval until it comes back, so it is kept for
     # work that is shorter: 8192 numbers take some 40 us as text, 6 us as base64.
     KEEP_GIL_BELOW = 8192
+    # The same for means of rows: this many numbers are added up in some 50 us, so batches that are not worth
+    # a thread of their own keep it.
+    KEEP_GIL_FOR_MEANS = 262144
     # Scaled numbers go through buffers that fit the L1 cache, and hold a vector of most models whole.
     # Base64 takes three bytes at a time, so every chunk but the last is a multiple of three, also in bits.
     CHUNK = 1536
@@ -168,6 +177,37 @@ def read_vectors(tuple rows not None, *, bint strings):
     finally:
         PyBuffer_Release(&target)
     return matrix
+
+
+def mean_rows(
+    const int32_t[::1] ids not None,
+    const int64_t[::1] lengths not None,
+    const float[:, ::1] table not None,
+    const int32_t[::1] mapping=None,
+    const float[::1] weights=None,
+):
+    """A matrix of the means of rows of a table; see _fast.pyi."""
+    cdef Table source = Table(&table[0, 0], table.shape[1], NULL, NULL)
+    cdef Py_ssize_t texts = lengths.shape[0], tokens = ids.shape[0]
+    cdef Py_ssize_t vocabulary = table.shape[0] if mapping is None else mapping.shape[0]
+    if weights is not None and weights.shape[0] != vocabulary:
+        raise ValueError("there must be a weight for every id")
+    if mapping is not None:
+        source.mapping = &mapping[0]
+    if weights is not None:
+        source.weights = &weights[0]
+    if not are_ids(&ids[0], tokens, vocabulary, source.mapping, table.shape[0]):
+        raise ValueError("an id is outside the table")
+    if not add_up(&lengths[0], texts, tokens):
+        raise ValueError("the lengths must add up to the number of ids")
+    result = numpy.empty((texts, table.shape[1]), numpy.float32)
+    cdef float[:, ::1] out = result
+    if tokens * source.width < KEEP_GIL_FOR_MEANS:
+        write_means(&out[0, 0], &source, &ids[0], &lengths[0], texts)
+    else:
+        with nogil:
+            write_means(&out[0, 0], &source, &ids[0], &lengths[0], texts)
+    return result
 
 
 def first_not_text(list items not None):
@@ -454,6 +494,38 @@ cdef void scale_rows(float* out, Rows* rows) noexcept nogil:
             scale(out, wide, vector + start, size, factor, rows.dimensions)
             out += size
             start += size
+
+
+cdef bint are_ids(
+    const int32_t* ids, Py_ssize_t count, Py_ssize_t vocabulary, const int32_t* mapping, Py_ssize_t rows
+) noexcept:
+    """Whether all are ids below `vocabulary`, mapped to rows that there are."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        if not 0 <= ids[i] < vocabulary:
+            return False
+        if mapping is not NULL and not 0 <= mapping[ids[i]] < rows:
+            return False
+    return True
+
+
+cdef bint add_up(const int64_t* lengths, Py_ssize_t count, Py_ssize_t total) noexcept:
+    cdef Py_ssize_t i
+    for i in range(count):
+        if not 0 <= lengths[i] <= total:
+            return False
+        total -= lengths[i]
+    return total == 0
+
+
+cdef void write_means(
+    float* out, const Table* table, const int32_t* ids, const int64_t* lengths, Py_ssize_t count
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(count):
+        kernels.mean(out, table[0], ids, lengths[i])
+        ids += lengths[i]
+        out += table.width
 
 
 cdef inline char* put(char* out, const char* text) noexcept nogil:

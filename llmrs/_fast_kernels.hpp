@@ -12,6 +12,7 @@
 #include "_fast_base64.hpp"
 #include "_fast_common.hpp"
 #include "_fast_float.hpp"
+#include "_fast_means.hpp"
 #include "_fast_numbers.hpp"
 #include "_fast_outputs.hpp"
 
@@ -27,6 +28,7 @@ struct Kernels {
     char* (*write_floats)(char* out, const float* vector, int64_t length);
     bool (*read_base64)(float* out, const char* text, int64_t length);
     bool (*read_floats)(float* out, const char* text, const char* end, int64_t length);
+    void (*mean)(float* out, const Table& table, const int32_t* ids, int64_t count);
 };
 
 // The numbers as doubles, and the sum of their squares: sixteen sums side by side, as vector
@@ -84,6 +86,9 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
     TARGET inline bool read_floats_##NAME(float* out, const char* text, const char* end, int64_t n) { \
         return read_floats_body(out, text, end, n);                                                \
     }                                                                                              \
+    TARGET inline void mean_##NAME(float* out, const Table& table, const int32_t* ids, int64_t n) { \
+        mean_body(out, table, ids, n);                                                             \
+    }                                                                                              \
     inline const Kernels NAME = {#NAME,                                                            \
                                  widen_##NAME,                                                     \
                                  narrow_##NAME,                                                    \
@@ -92,7 +97,8 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
                                  write_base64_##NAME,                                              \
                                  write_floats_##NAME,                                              \
                                  read_base64_##NAME,                                               \
-                                 read_floats_##NAME};
+                                 read_floats_##NAME,                                               \
+                                 mean_##NAME};
 
 LLMRS_KERNELS(baseline, , write_base64_scalar, read_base64_scalar)
 #if LLMRS_VARIANTS
