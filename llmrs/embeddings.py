@@ -108,6 +108,8 @@ class Limits:
         slots: calls at the same time.
         efficient_tokens: a batch of so many tokens costs no more per token than a larger one, so
             that it is not worth waiting for company; None where only a full batch is.
+        inline_tokens: a batch of up to so many tokens is computed so soon, in half a millisecond at most,
+            that handing it to a thread would cost more; 0 for none.
         spread: whether texts that do not fill all free slots are shared out among them: slots that
             are cores compute side by side, where a backend behind a network wants one large batch.
     """
@@ -117,3 +119,4 @@ class Limits:
     slots: int
     efficient_tokens: int | None = None
     spread: bool = False
+    inline_tokens: int = 0

@@ -59,7 +59,8 @@ class Backend(ABC):
     Attributes:
         kind: its name in `/v1/models` and in the log: `local`, `openai`, `tei`, ...
         waits_on: what `embed` spends its time on. `cpu` is computing in native code without the
-            GIL, which the server gives a native thread; `network` is waiting for a socket,
+            GIL, which the server gives a native thread unless the batch is a short one (see
+            `Limits.inline_tokens`); `network` is waiting for a socket,
             which the server does in a greenlet.
         counts_tokens: whether `prepare` tokenizes, and so knows how many tokens an input has.
         description: how it computes, for the log; empty where that is not known.

@@ -298,18 +298,35 @@ class ServedModel:
     # -- running batches ----------------------------------------------------------------------
 
     def _runner(self) -> Callable[[Batch], None]:
-        """How batches run: computing on native threads, waiting for a network in greenlets."""
+        """How batches run: computing on native threads or at once, waiting for a network in greenlets."""
         if self.backend.waits_on == "network":
             return lambda batch: gevent.spawn(self._call, batch) and None
-        engine = self._engine = NativeThreads(self.backend.limits.slots)
+        limits = self.backend.limits
+        engine = self._engine = NativeThreads(limits.slots)
 
         def start(batch: Batch) -> None:
+            if limits.inline_tokens and batch.n_tokens <= limits.inline_tokens:
+                self._compute_here(batch)
+                return
             timeout = batch.deadline - time.monotonic()
             engine.submit(
                 partial(self.backend.embed, batch.prepared, timeout=timeout), partial(self._done, batch)
             )
 
         return start
+
+    def _compute_here(self, batch: Batch) -> None:
+        """Compute a short batch on the hub.
+
+        The collector hears of its end in the loop's next round, as of that of any other: it is still busy
+        starting the batch.
+        """
+        vectors, error = None, None
+        try:
+            vectors = self.backend.embed(batch.prepared, timeout=inf)
+        except Exception as failure:
+            error = failure
+        gevent.get_hub().loop.run_callback(self._done, batch, vectors, error)
 
     def _call(self, batch: Batch) -> None:
         timeout = max(0.001, batch.deadline - time.monotonic())
