@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "_fast": GROUND,
     "wire": GROUND | {"_fast"},
     # Vectors.
-    "models": GROUND,
+    "models": GROUND | {"_fast"},
     "backends": GROUND | {"_fast", "models"},
     "embedder": GROUND | {"_fast", "backends", "chunks", "prompts", "threaded"},
     "langchain": GROUND | {"embedder"},

@@ -9,6 +9,7 @@ from llmrs.embeddings import Input, ModelInfo, Prepared, Truncate
 from llmrs.models.folder import ModelFolder, read_folder
 from llmrs.models.resolve import model_name, resolve
 from llmrs.models.tokenize import ModelTokenizer
+from llmrs.models.wordtable import Static
 
 
 class ModelBackend(Backend):
@@ -36,11 +37,13 @@ class ModelBackend(Backend):
         """
         place = resolve(model, offline=offline)
         self.folder: ModelFolder = read_folder(place, engine=engine, model_file=model_file)
+        encoder = self.folder.encoder
         self._tokenizer = ModelTokenizer(
             self.folder.path / "tokenizer.json",
             max_tokens=self.folder.max_tokens,
-            vocabulary=self.folder.encoder.vocabulary,
+            vocabulary=encoder.vocabulary,
             lowercase=self.folder.lowercase,
+            static=encoder if isinstance(encoder, Static) else None,
         )
         self._info = ModelInfo(
             name=model_name(model),

@@ -1,7 +1,8 @@
-"""How a folder's encoder is computed: built from safetensors, or as it was exported.
+"""How a folder's encoder is computed: as a word table, built from safetensors, or as it was exported.
 
-The one place that knows the order: weights of a family that can be built come first, because that graph
-packs texts and is the fastest; then what has been exported. `engine` and `model_file` of the configuration
+The one place that knows the order: a static model is a word table and nothing else; of others, weights of a
+family that can be built come first, because that graph packs texts and is the fastest; then what has been
+exported. `engine` and `model_file` of the configuration
 say otherwise.
 """
 
@@ -16,24 +17,30 @@ from llmrs.models.exported import Exported, read_exported
 from llmrs.models.families import read_encoder
 from llmrs.models.files import EXPORTED, FILE, find_export, find_named, has_safetensors
 from llmrs.models.settings import Settings
+from llmrs.models.wordtable import MODEL2VEC, STATIC_MODULE, Static, read_static
 
-AnyEncoder: TypeAlias = Encoder | Exported
+AnyEncoder: TypeAlias = Encoder | Exported | Static
 """An encoder by how it is computed."""
 
 
 def choose_encoder(
-    root: Path, config: Settings, *, engine: str = "auto", model_file: str | None = None
+    root: Path, config: Settings, *, first: str, engine: str = "auto", model_file: str | None = None
 ) -> AnyEncoder:
     """The encoder of the model folder `root`.
 
     Args:
         config: the encoder's `config.json`. The weights are beside it, exported files there or below `root`.
+        first: the kind of the first module.
         engine: `openvino` computes all that can be chosen here; `auto` is the same.
         model_file: the file to take, relative to the folder; None for the first that fits.
 
     Raises:
         ModelError: there is nothing that can be computed, or not as it is asked for.
     """
+    model2vec = first != STATIC_MODULE and config.raw("model_type") == MODEL2VEC
+    if first == STATIC_MODULE or model2vec:
+        _check_static(config.path.parent, root, engine, model_file)
+        return read_static(config.path.parent, model2vec=config if model2vec else None)
     if engine == "torch":
         raise ModelError("engine = torch is not supported yet; use auto or openvino")
     places = (config.path.parent, root)
@@ -48,6 +55,13 @@ def choose_encoder(
     if isinstance(built, ModelError):
         raise built
     return built  # its weights are missing, and reading them says so
+
+
+def _check_static(place: Path, root: Path, engine: str, model_file: str | None) -> None:
+    if engine != "auto":
+        raise ModelError(f"engine = {engine}: {root} is a static model, which needs none; use auto")
+    if model_file is not None and find_named((place, root), model_file) != place / FILE:
+        raise ModelError(f"model_file: {root} is a static model, of which only {FILE} can be read")
 
 
 def _named(file: Path, config: Settings) -> AnyEncoder:

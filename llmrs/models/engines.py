@@ -8,6 +8,7 @@ from typing import Protocol
 from llmrs.embeddings import Vectors
 from llmrs.models.folder import ModelFolder
 from llmrs.models.packing import Ints
+from llmrs.models.wordtable import Static
 
 
 class AnyEngine(Protocol):
@@ -52,6 +53,11 @@ def open_engine(folder: ModelFolder, *, dtype: str = "auto", threads: int = 0, s
         ConfigError: this CPU does not compute in `dtype`.
         ModelError: the weights do not fit the folder, or are damaged.
     """
+    if isinstance(folder.encoder, Static):
+        from llmrs.models.static import StaticEngine
+
+        return StaticEngine(folder, dtype=dtype, streams=streams)
+
     from llmrs.models.engine import Engine
 
     return Engine(folder, dtype=dtype, threads=threads, streams=streams)

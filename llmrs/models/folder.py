@@ -2,9 +2,9 @@
 
 The layout is sentence-transformers': `modules.json` lists the steps (Transformer, Pooling, Dense,
 Normalize), each with a folder of its own; a folder without it is a bare Hugging Face encoder,
-which sentence-transformers pools by mean. Semantics and defaults follow sentence-transformers
-6.2, because that is what users compare vectors with. A setting that would change the vectors and
-is not understood is an error, never ignored.
+which sentence-transformers pools by mean. Static models are tables of word vectors, see `wordtable`.
+Semantics and defaults follow sentence-transformers 6.2, because that is what users compare vectors
+with. A setting that would change the vectors and is not understood is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ from pathlib import Path
 
 from llmrs.errors import ModelError
 from llmrs.models.choice import AnyEncoder, choose_encoder
-from llmrs.models.modules import Dense, Normalize, Pooling, Step, check_steps, read_modules
+from llmrs.models.modules import (
+    Dense,
+    Normalize,
+    Pooling,
+    Step,
+    check_static_steps,
+    check_steps,
+    read_modules,
+)
 from llmrs.models.settings import Settings, read_settings
+from llmrs.models.wordtable import STATIC_MODULE, Static
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """What models call the prompt for documents, the first that exists counts."""
@@ -33,7 +42,7 @@ class ModelFolder:
     Attributes:
         path: the folder with the encoder's config.json, tokenizer.json and weights.
         encoder: what the encoder is, by how it is computed.
-        steps: what follows the encoder; the first is a Pooling.
+        steps: what follows the encoder; the first is a Pooling, unless the encoder is a word table.
         max_tokens: longest input in tokens, special tokens included.
         lowercase: whether texts are lowercased before anything else.
         prompts: prefixes by name; the empty name is the one for texts that name none.
@@ -58,12 +67,13 @@ class ModelFolder:
     @property
     def normalized(self) -> bool:
         """Whether the model itself makes unit vectors."""
-        return isinstance(self.steps[-1], Normalize) and self.dimensions == self.full_width
+        last = self.steps[-1] if self.steps else None
+        return isinstance(last, Normalize) and self.dimensions == self.full_width
 
     @property
     def full_width(self) -> int:
         """That before they are cut."""
-        width = 0
+        width = self.encoder.hidden
         for step in self.steps:
             if isinstance(step, Pooling):
                 width = self.encoder.hidden * len(step.modes)
@@ -82,16 +92,16 @@ def read_folder(root: Path, *, engine: str = "auto", model_file: str | None = No
     Raises:
         ModelError: something is missing, broken or not supported; names the file.
     """
-    transformer, steps = read_modules(root)
-    config = read_settings(transformer / "config.json")
-    encoder = choose_encoder(root, config, engine=engine, model_file=model_file)
-    settings = _transformer_settings(transformer)
+    first, place, steps = read_modules(root)
+    config = read_settings(place / "config.json", optional=first == STATIC_MODULE)
+    encoder = choose_encoder(root, config, first=first, engine=engine, model_file=model_file)
+    settings = _transformer_settings(place, encoder)
     sentence = read_settings(root / "config_sentence_transformers.json", optional=True)
     return ModelFolder(
-        path=transformer,
+        path=place,
         encoder=encoder,
-        steps=check_steps(steps, encoder.hidden, root),
-        max_tokens=_max_tokens(transformer, settings, encoder),
+        steps=_checked_steps(steps, root, config, encoder, first),
+        max_tokens=_max_tokens(place, settings, encoder),
         lowercase=settings.flag("do_lower_case", default=False),
         prompts=_prompts(sentence),
         matryoshka=_matryoshka(config),
@@ -99,15 +109,27 @@ def read_folder(root: Path, *, engine: str = "auto", model_file: str | None = No
     )
 
 
-def _transformer_settings(folder: Path) -> Settings:
+def _checked_steps(
+    steps: tuple[Step, ...], root: Path, config: Settings, encoder: AnyEncoder, first: str
+) -> tuple[Step, ...]:
+    if not isinstance(encoder, Static):
+        return check_steps(steps, encoder.hidden, root)
+    if first == STATIC_MODULE:
+        return check_static_steps(steps, root)
+    return (Normalize(),) if config.flag("normalize", default=False) else ()  # model2vec's own words
+
+
+def _transformer_settings(folder: Path, encoder: AnyEncoder) -> Settings:
     """The Transformer module's own settings; their file is named after the encoder."""
     for name in TRANSFORMER_SETTINGS:
-        if (folder / name).exists():
+        if (folder / name).exists() and not isinstance(encoder, Static):
             return read_settings(folder / name)
     return Settings(folder / TRANSFORMER_SETTINGS[0], {})
 
 
 def _max_tokens(folder: Path, settings: Settings, encoder: AnyEncoder) -> int:
+    if isinstance(encoder, Static):
+        return encoder.max_tokens
     if "max_seq_length" in settings:
         return min(settings.integer("max_seq_length"), encoder.max_tokens)
     tokenizer = read_settings(folder / "tokenizer_config.json", optional=True)

@@ -18,6 +18,7 @@ import numpy as np
 import openvino as ov  # type: ignore[import-untyped]
 from openvino import opset15 as ops
 
+from llmrs.models.architectures import Encoder
 from llmrs.models.encoder import encode
 from llmrs.models.exported import Exported
 from llmrs.models.folder import ModelFolder
@@ -90,6 +91,7 @@ def _encode(
     encoder = folder.encoder
     if isinstance(encoder, Exported):
         return encode_foreign(ids, positions, segments, encoder, folder.full_width)
+    assert isinstance(encoder, Encoder)  # see open_engine
     weights.append(Weights.of(folder.path))
     tokens = encode(ids, positions, segments, encoder, weights[0], folder.max_tokens)
     return Encoded(tokens, pooled=False, layout="packed")

@@ -29,6 +29,10 @@ DENSE_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GE
 """Classes of torch.nn that a Dense step may name."""
 
 
+FIRST = ("Transformer", "StaticEmbedding")
+"""What a model may begin with: an encoder, or a table of word vectors (see `wordtable`)."""
+
+
 @dataclass(frozen=True)
 class Pooling:
     """Makes one vector of the token vectors; several modes are concatenated."""
@@ -55,23 +59,23 @@ class Normalize:
 Step: TypeAlias = Pooling | Dense | Normalize
 
 
-def read_modules(root: Path) -> tuple[Path, tuple[Step, ...]]:
-    """The Transformer's folder and the steps after it.
+def read_modules(root: Path) -> tuple[str, Path, tuple[Step, ...]]:
+    """The kind of the first module, one of FIRST, its folder, and the steps after it.
 
     Raises:
         ModelError: there are others than can be computed.
     """
     path = root / "modules.json"
     if not path.exists():
-        return root, (Pooling(("mean",)),)
+        return FIRST[0], root, (Pooling(("mean",)),)
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ModelError(f"{path} is not a list of modules: copy or download the model again")
     found = [_module(path, Settings(path, module)) for module in modules]
-    if not found or found[0][0] != "Transformer":
-        raise ModelError(f"{path}: the first module is not a Transformer, so the model cannot be built")
+    if not found or found[0][0] not in FIRST:
+        raise ModelError(f"{path}: the first module is no {' or '.join(FIRST)}, so the model cannot be built")
     steps = tuple(_step(path, kind, folder) for kind, folder in found[1:] if kind != "Dropout")
-    return found[0][1], steps
+    return *found[0], steps
 
 
 def _module(path: Path, module: Settings) -> tuple[str, Path]:
@@ -153,4 +157,11 @@ def check_steps(steps: tuple[Step, ...], hidden: int, root: Path) -> tuple[Step,
                     f"{step.folder / 'config.json'}: in_features is {step.inputs}, the vectors have {width}"
                 )
             width = step.outputs
+    return steps
+
+
+def check_static_steps(steps: tuple[Step, ...], root: Path) -> tuple[Step, ...]:
+    """The steps of a model that begins with the vector of a text. Raises ModelError."""
+    if not all(isinstance(step, Normalize) for step in steps):
+        raise ModelError(f"{root / 'modules.json'}: only Normalize is supported after a StaticEmbedding")
     return steps

@@ -33,6 +33,10 @@ class Settings:
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
+    def is_null(self, name: str) -> bool:
+        """Whether the value is there and null: some settings mean something else by that than by default."""
+        return name in self._values and self._values[name] is None
+
     def integer(self, *names: str, default: int | None = None, minimum: int = 1) -> int:
         """A whole number of at least `minimum`."""
         value = self._get(names, default, int)

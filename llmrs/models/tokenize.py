@@ -3,7 +3,8 @@
 Wraps Hugging Face tokenizers. The tokenizer is set up once and never changed afterwards: changing
 it while another thread encodes raises "Already borrowed". So it never truncates; over-long inputs
 are cut or split here, between the special tokens that the tokenizer puts around every input. Token ids
-from a client get the same special tokens and the same cut.
+from a client get the same special tokens and the same cut. A static model's inputs have no special tokens,
+so they may have no token at all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tokenizers import Encoding, Tokenizer, normalizers
 
 from llmrs.embeddings import Input, Prepared, Truncate
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
+from llmrs.models.wordtable import Static
 
 CHUNK_CHARACTERS = 1 << 18
 """Characters tokenized together. An encoding takes about 150 bytes a token until its ids are taken."""
@@ -41,18 +43,28 @@ class ModelTokenizer:
         max_tokens: the model's longest input, special tokens included.
         vocabulary: rows of the model's word table; ids are below it.
         lowercase: lowercase texts before anything else.
+        static: the model, if it is a static one.
 
     Raises:
         ModelError: the file is missing or broken, or does not fit the model.
     """
 
-    def __init__(self, path: Path, *, max_tokens: int, vocabulary: int, lowercase: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_tokens: int,
+        vocabulary: int,
+        lowercase: bool = False,
+        static: Static | None = None,
+    ) -> None:
         self._tokenizer = _load(path, lowercase)
         self._max_tokens = max_tokens
+        self._static = static
         self._vocabulary = vocabulary
         # EmbeddingGemma's tokenizer knows a token for images that its word table does not have.
         self._may_exceed = self._tokenizer.get_vocab_size() > vocabulary
-        self._before, self._after = _special_tokens(self._tokenizer, path)
+        self._before, self._after = ([], []) if static else _special_tokens(self._tokenizer, path)
         if len(self._before) + len(self._after) >= max_tokens:
             raise ModelError(f"{path}: its special tokens leave no room in the model's {max_tokens} tokens")
         if self._tokenizer.get_vocab_size(with_added_tokens=False) > vocabulary:
@@ -66,7 +78,7 @@ class ModelTokenizer:
         Raises:
             ContextLengthExceeded: an input is too long and `truncate` is `none`.
             InvalidRequest: an id is outside the vocabulary, a text holds a lone surrogate, or an
-                input has no token at all.
+                input has no token at all and the model is no static one.
         """
         texts = [prompt + each for each in inputs if isinstance(each, str)]
         encoded = self._encode(texts, truncate)
@@ -81,6 +93,8 @@ class ModelTokenizer:
     def _encode(self, texts: Sequence[str], truncate: Truncate) -> Iterator[tuple[Ids, bool]]:
         """Ids of each text with special tokens, and whether they are all of them."""
         window = self._max_tokens * WINDOW_CHARACTERS_PER_TOKEN
+        if self._static and self._static.max_characters:
+            window = self._static.max_characters
         if truncate == "chunk_mean":  # all of a text counts
             window = CHUNK_CHARACTERS
         chunk: list[str] = []
@@ -110,7 +124,8 @@ class ModelTokenizer:
         A text of which even this many characters are few tokens (blanks, say) is taken for too
         long for the model: reading on has no bound.
         """
-        for size in sorted({window, max(window, CHUNK_CHARACTERS)}):
+        limited = self._static is not None and self._static.max_characters is not None
+        for size in [window] if limited else sorted({window, max(window, CHUNK_CHARACTERS)}):
             part = text[-size:] if from_end else text[:size]
             ids = np.array(self._encodings([part])[0].ids, np.int32)
             if len(part) == len(text):
@@ -141,7 +156,8 @@ class ModelTokenizer:
 
     def _encodings(self, texts: list[str]) -> list[Encoding]:
         try:
-            return self._tokenizer.encode_batch_fast(texts) if texts else []
+            special = self._static is None
+            return self._tokenizer.encode_batch_fast(texts, add_special_tokens=special) if texts else []
         except (TypeError, UnicodeEncodeError):
             raise InvalidRequest("input holds a lone surrogate, which is not text", param="input") from None
 
@@ -162,11 +178,14 @@ class ModelTokenizer:
         `repeated` are the ids of the prompt, which every chunk gets.
         """
         ids, whole = encoded
-        if not len(ids):  # only without special tokens
+        if not len(ids) and self._static is None:  # only without special tokens
             raise InvalidRequest(f"input[{index}] holds no token", param="input")
-        if self._may_exceed and ids.max() >= self._vocabulary:
+        if self._may_exceed and (ids >= self._vocabulary).any():
             raise InvalidRequest(f"input[{index}] holds a token that the model does not have", param="input")
+        if truncate == "chunk_mean":  # no chunk may be left without a token
+            ids = self._counting(ids)
         if whole and len(ids) <= self._max_tokens:
+            ids = self._counting(ids)
             return Prepared(ids, len(ids))
         if truncate == "none":
             found = len(ids) if whole else None
@@ -177,8 +196,15 @@ class ModelTokenizer:
         if truncate == "chunk_mean":
             return self._split(text, room, index, repeated)
         kept = text[:room] if truncate == "end" else text[-room:]
-        cut = np.concatenate([ids[:before], kept, ids[len(ids) - after :]])
+        cut = self._counting(np.concatenate([ids[:before], kept, ids[len(ids) - after :]]))
         return Prepared(cut, len(cut), truncated=True)
+
+    def _counting(self, ids: Ids) -> Ids:
+        """Those of an input's ids that the model reads; a static one may leave out the unknown token's."""
+        if self._static is None or self._static.unknown is None:
+            return ids
+        counting: Ids = ids[ids != self._static.unknown]
+        return counting
 
     def _split(self, ids: Ids, room: int, index: int, repeated: Ids) -> Prepared:
         """Chunks of an input's own tokens that fill the room, all but the last.

@@ -27,6 +27,8 @@ from llmrs.models.settings import read_settings
 DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 """Dtypes of tensors in NumPy's terms, which has no bfloat16: its bits stand in for it."""
 
+INTEGERS: dict[str, Any] = {"I8": np.int8, "I32": np.int32, "I64": np.int64}
+
 # Checkpoints converted from TensorFlow, bert-base-uncased among them, use its names.
 TENSORFLOW_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
@@ -37,6 +39,12 @@ class Tensor:
 
     dtype: str
     data: NDArray[Any]
+
+    def floats(self) -> NDArray[np.float32]:
+        """The numbers as float32; a copy unless they are."""
+        if self.dtype == "BF16":
+            return (self.data.astype(np.uint32) << 16).view(np.float32)
+        return self.data.astype(np.float32, copy=False)
 
 
 class Weights:
@@ -64,11 +72,17 @@ class Weights:
             f"{folder / FILE} is missing: download the model again, or convert its weights to safetensors"
         )
 
-    def get(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of the tensor of that name; None if there is none."""
+        found = self._tensors.get(name)
+        return None if found is None else tuple(found[3]["shape"])
+
+    def get(self, name: str, shape: tuple[int, ...], *, integers: bool = False) -> Tensor:
         """The tensor of that name, which must have that shape.
 
         Raises:
-            ModelError: missing, of another shape, or of a dtype that is not floating point.
+            ModelError: missing, of another shape, or of a dtype that is not floating point; `integers`
+                may be those of INTEGERS, too.
         """
         found = self._tensors.get(name) or self._tensors.get(_tensorflow_name(name))
         if found is None:
@@ -77,9 +91,10 @@ class Weights:
         if tuple(entry["shape"]) != shape:
             raise ModelError(f"{path}: tensor {name} has shape {entry['shape']}, expected {list(shape)}")
         dtype = entry["dtype"]
-        if dtype not in DTYPES:
-            raise ModelError(f"{path}: tensor {name} is {dtype}, only F32, F16 and BF16 are supported")
-        data = np.frombuffer(mapped, DTYPES[dtype], math.prod(shape), start).reshape(shape)
+        dtypes = {**DTYPES, **INTEGERS} if integers else DTYPES
+        if dtype not in dtypes:
+            raise ModelError(f"{path}: tensor {name} is {dtype}, only {', '.join(dtypes)} are supported")
+        data = np.frombuffer(mapped, dtypes[dtype], math.prod(shape), start).reshape(shape)
         if dtype == "F64":
             return Tensor("F32", data.astype(np.float32))
         return Tensor(dtype, data)

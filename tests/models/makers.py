@@ -209,6 +209,23 @@ def make_model(
     return Made(folder, Oracle(kind, sizes, stored, steps), POSITIONS - 2 if is_roberta(kind) else POSITIONS)
 
 
+class MadeStatic(NamedTuple):
+    """A static model's folder and its table."""
+
+    folder: Path
+    table: np.ndarray
+
+
+def make_static(folder: Path, width: int) -> MadeStatic:
+    """Write a random word table as sentence-transformers does."""
+    table = np.random.default_rng(width).normal(0, 0.5, (VOCABULARY, width)).astype(np.float32)
+    write_safetensors(folder / "model.safetensors", {"embedding.weight": table})
+    make_tokenizer(folder / "tokenizer.json")
+    change_json(folder / "tokenizer.json", truncation=None)
+    write_json(folder / "modules.json", [_module(0, "StaticEmbedding", "")])
+    return MadeStatic(folder, table)
+
+
 def _write_weights(
     folder: Path, tensors: dict[str, np.ndarray], dtype: str, prefix: str, parts: int
 ) -> dict[str, np.ndarray]:
