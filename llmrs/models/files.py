@@ -6,6 +6,7 @@ elsewhere. `model_file` names one of them, without it they are tried in the orde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -65,6 +66,11 @@ def find_export(places: Iterable[Path]) -> Path | None:
         if name is not None:
             return place / name
     return None
+
+
+def companions(file: Path) -> list[Path]:
+    """The files beside an exported model that belong to it."""
+    return [file.parent / name for name in _with_companions(file.name, os.listdir(file.parent))[1:]]
 
 
 def pick_export(names: Iterable[str], place: str) -> str | None:

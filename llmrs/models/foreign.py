@@ -14,6 +14,7 @@ from openvino import opset15 as ops
 
 from llmrs.errors import ModelError
 from llmrs.models.exported import Exported
+from llmrs.models.external import with_weights
 from llmrs.models.nodes import Node, int_, reason
 from llmrs.models.plan import Layout
 
@@ -67,8 +68,9 @@ def encode_foreign(ids: Node, positions: Node, segments: Node, exported: Exporte
 
 def _read(exported: Exported) -> ov.Model:
     try:
-        return ov.Core().read_model(exported.file)
-    except RuntimeError as error:
+        with with_weights(exported.file) as file:
+            return ov.Core().read_model(file)
+    except (RuntimeError, OSError) as error:
         raise ModelError(f"{exported.file} cannot be read: {reason(error)}") from None
 
 

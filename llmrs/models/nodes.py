@@ -88,6 +88,6 @@ def float_(value: float) -> Node:
     return ops.constant(np.float32(value))
 
 
-def reason(error: RuntimeError) -> str:
+def reason(error: Exception) -> str:
     """Why OpenVINO failed: the last of the lines of its message, the others say where in its sources."""
     return str(error).strip().splitlines()[-1].strip(" -")[:200]

@@ -124,6 +124,23 @@ def test_low_precision_stays_close(exports, name):
     assert cosines(vectors, np.load(folder / "alone.npy")).min() >= least
 
 
+@pytest.mark.parametrize("same_filesystem", [True, False])
+def test_weights_beside_the_graph_in_the_hubs_cache(exports, bert, same_filesystem, monkeypatch):
+    """There the files are links to others, of which each has the name of its hash."""
+    if not same_filesystem:
+        monkeypatch.setattr("os.link", lambda *paths: os.stat("/none"))
+    blobs = bert.parent / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted((bert / "onnx").iterdir())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    before = sorted(blobs.iterdir())
+    backend = loaded(bert, model_file="onnx/model_external.onnx")
+    vectors = backend.embed(backend.prepare(texts_of(exports / "bert")), timeout=TIMEOUT).matrix
+    same(vectors, np.load(exports / "bert/alone.npy"))
+    assert sorted(blobs.iterdir()) == before
+
+
 # -- dynamic quantization -------------------------------------------------------------------------
 
 
