@@ -1,14 +1,17 @@
 """Exports small random models as others do, to ONNX, and computes their vectors with sentence-transformers.
 
-Run as a program in the environment of `families.py`, whose cases these are; `test_exports` reads what it
-writes: for each model what `families.make` writes, the weights replaced by exported graphs in `onnx/`. The
-second argument is the default model's folder, of which `default/model.onnx` is made.
+Run as a program in the environment of `families.py`, whose cases these are; `test_exports` reads what
+it writes: for each model what `families.make` writes, the weights replaced by exported graphs in `onnx/`.
+They are exported as most that are published have been, by tracing. The second argument is a program that
+exports in the other way, and the third a model's folder for it.
 """
 
 from __future__ import annotations
 
 import json
+import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +135,21 @@ def write_broken(folder: Path) -> None:
     folder.mkdir()
     tokens, node = "last_hidden_state", helper.make_node
 
-    def write(name: str, inputs: tuple[str, ...], output: str, *nodes: Any, shape: Any = ("b", "s")) -> None:
+    def write(
+        name: str,
+        inputs: tuple[str, ...],
+        output: str,
+        *nodes: Any,
+        shape: tuple[Any, ...] = ("b", "s"),
+        weights: Sequence[Any] = (),
+    ) -> None:
         ports = [helper.make_tensor_value_info(each, TensorProto.INT64, shape) for each in inputs]
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
-        graph = helper.make_graph(list(nodes), "broken", ports, [result])
-        onnx.save(helper.make_model(graph, opset_imports=opsets), str(folder / f"{name}.onnx"))
+        graph = helper.make_graph(list(nodes), "broken", ports, [result], weights)
+        # Not by onnx.save, which minds weights that are not there.
+        made = helper.make_model(graph, opset_imports=opsets).SerializeToString()
+        (folder / f"{name}.onnx").write_bytes(made)
 
     def cast(output: str) -> Any:
         return node("Cast", ["input_ids"], [output], to=TensorProto.FLOAT)
@@ -155,6 +167,13 @@ def write_broken(folder: Path) -> None:
     )
     joined = node("Concat", ["whole", "columns"], ["joined"], axis=0)
     write("width", INPUTS, tokens, whole, columns, joined, node("ConstantOfShape", ["joined"], [tokens]))
+    # Weights of a file that is none of the model's.
+    outside = onnx.TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[32])
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="../texts.json")
+    added = [node("Unsqueeze", ["cast", "axis"], ["wide"]), node("Add", ["wide", "weights"], [tokens])]
+    axis = node("Constant", [], ["axis"], value_ints=[2])
+    write("outside", INPUTS, tokens, cast("cast"), axis, *added, weights=[outside])
     # A shape of the texts that it was exported with, which shows only when others are computed.
     traced = node("Constant", [], ["traced"], value_ints=[2, 9, 32])
     write("traced", INPUTS, tokens, traced, cast("cast"), node("Reshape", ["cast", "traced"], [tokens]))
@@ -178,6 +197,6 @@ if __name__ == "__main__":
     with torch.no_grad():
         for number, name in enumerate(EXPORTED):
             write_case(name, place / name, number)
-        default = Encoder(hf.AutoModel.from_pretrained(sys.argv[2]), (*INPUTS, "token_type_ids"))
-        export(default, place / "default/model.onnx", default.names, ("last_hidden_state",))
+        sys.argv = sys.argv[2:]
+        runpy.run_path(sys.argv[0])
     write_broken(place / "broken")

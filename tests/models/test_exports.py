@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,9 @@ from tests.models.test_families import PYTHON, cosines, same
 FAMILIES = ("bert", "roberta", "modernbert", "qwen3", "deberta")
 """Those of exports.py."""
 
+DOCUMENT = Path(__file__).parents[2] / "docs/models.md"
+"""Its program exports the default model."""
+
 TIMEOUT = 60.0
 
 
@@ -31,8 +35,11 @@ def exports(tmp_path_factory: pytest.TempPathFactory, default_folder: Path) -> P
         message = "the environment of transformers is missing: make .venv-oracles/installed"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     folder = tmp_path_factory.mktemp("exports")
+    default = shutil.copytree(default_folder, folder / "default")
+    documented = folder / "export.py"
+    documented.write_text(re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[1])
     done = subprocess.run(
-        [PYTHON, Path(__file__).parent / "exports.py", folder, default_folder],
+        [PYTHON, Path(__file__).parent / "exports.py", folder, documented, default],
         capture_output=True,
         text=True,
         timeout=600,
@@ -171,19 +178,14 @@ def test_a_graph_whose_texts_see_each_other_is_refused(bert, monkeypatch):
 
 
 @pytest.mark.model
-def test_the_default_model_is_the_same_from_both_of_its_forms(
-    exports, default_folder, default_f32, references, tmp_path
-):
-    model = tmp_path / "model"
-    shutil.copytree(default_folder, model, ignore=shutil.ignore_patterns("*.safetensors"))
-    (exports / "default/model.onnx").rename(model / "model.onnx")
+def test_the_default_model_is_the_same_from_both_of_its_forms(exports, default_f32, references):
     texts, _, expected = references
 
     def compare(vectors, others):
         assert cosines(vectors, others).min() >= 0.999999
         np.testing.assert_allclose(vectors, others, atol=2e-6)
 
-    backend = loaded(model)
+    backend = loaded(exports / "default", model_file="onnx/model.onnx")
     prepared = backend.prepare(texts, truncate="end")
     together = backend.embed(prepared, timeout=TIMEOUT).matrix
     compare(together, expected)
@@ -205,6 +207,7 @@ def test_the_default_model_is_the_same_from_both_of_its_forms(
         ("shape", "its vectors are [?,?]"),
         ("width", "its vectors are [?,?,?]"),
         ("fixed", "is [1,128]"),
+        ("outside", "outside the base directory"),
         ("traced", "it cannot be computed"),
     ],
 )
