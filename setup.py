@@ -15,8 +15,7 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# No fused multiply-add, which some variants of the kernels would have: it rounds once, the others twice.
-compile_args = ["-std=c++17", "-fno-exceptions", "-fvisibility=hidden", "-ffp-contract=off"]
+compile_args = ["-std=c++17", "-fno-exceptions", "-fvisibility=hidden"]
 link_args: list[str] = []
 
 if os.environ.get("LLMRS_DEBUG"):

@@ -61,7 +61,7 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
     for (int64_t i = 0; i < length; ++i) out[i] = static_cast<float>(vector[i] * factor);
 }
 
-#define LLMRS_KERNELS(NAME, TARGET, WRITE_BASE64, READ_BASE64)                                     \
+#define LLMRS_KERNELS(NAME, TARGET, WRITE_BASE64, READ_BASE64, MEAN)                               \
     TARGET inline double widen_##NAME(double* out, const float* v, int64_t n) {                    \
         return widen_body(out, v, n);                                                              \
     }                                                                                              \
@@ -86,9 +86,6 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
     TARGET inline bool read_floats_##NAME(float* out, const char* text, const char* end, int64_t n) { \
         return read_floats_body(out, text, end, n);                                                \
     }                                                                                              \
-    TARGET inline void mean_##NAME(float* out, const Table& table, const int32_t* ids, int64_t n) { \
-        mean_body(out, table, ids, n);                                                             \
-    }                                                                                              \
     inline const Kernels NAME = {#NAME,                                                            \
                                  widen_##NAME,                                                     \
                                  narrow_##NAME,                                                    \
@@ -98,12 +95,12 @@ LLMRS_INLINE void narrow_body(float* __restrict out, const double* __restrict ve
                                  write_floats_##NAME,                                              \
                                  read_base64_##NAME,                                               \
                                  read_floats_##NAME,                                               \
-                                 mean_##NAME};
+                                 MEAN};
 
-LLMRS_KERNELS(baseline, , write_base64_scalar, read_base64_scalar)
+LLMRS_KERNELS(baseline, , write_base64_scalar, read_base64_scalar, mean_baseline)
 #if LLMRS_VARIANTS
-LLMRS_KERNELS(avx2, LLMRS_TARGET_AVX2, write_base64_avx2_body, read_base64_avx2_body)
-LLMRS_KERNELS(avx512, LLMRS_TARGET_AVX512, write_base64_avx512_body, read_base64_avx512_body)
+LLMRS_KERNELS(avx2, LLMRS_TARGET_AVX2, write_base64_avx2_body, read_base64_avx2_body, mean_avx2)
+LLMRS_KERNELS(avx512, LLMRS_TARGET_AVX512, write_base64_avx512_body, read_base64_avx512_body, mean_avx2)
 #endif
 
 // The i-th best variant that this CPU can run, null beyond the last, which is the baseline.

@@ -50,4 +50,15 @@ LLMRS_INLINE void mean_body(float* __restrict out, const Table& table, const int
     for (int64_t i = 0; i < table.width; ++i) out[i] /= share;
 }
 
+inline void mean_baseline(float* out, const Table& table, const int32_t* ids, int64_t count) {
+    mean_body(out, table, ids, count);
+}
+
+// Also for AVX-512, which has fused multiply-add: that rounds a weighted row once, where others round twice.
+#if LLMRS_VARIANTS
+LLMRS_TARGET_AVX2 inline void mean_avx2(float* out, const Table& table, const int32_t* ids, int64_t count) {
+    mean_body(out, table, ids, count);
+}
+#endif
+
 }  // namespace llmrs
