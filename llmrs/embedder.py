@@ -175,7 +175,9 @@ class Embedder:
         return dimensions
 
     async def _computed(self, prepared: Sequence[Prepared]) -> Matrix:
-        """The collector's answer, which comes on a thread of its own."""
+        """The collector's answer, which comes on a thread of its own unless it comes at once."""
+        if self._collector.is_short(prepared):
+            return self._collector.compute(prepared)
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def notify() -> None:

@@ -33,6 +33,7 @@ class ThreadedCollector:
 
     def __init__(self, embed: Callable[..., Vectors], limits: Limits) -> None:
         self._embed = embed
+        self._inline_tokens = limits.inline_tokens
         self._batches: deque[Batch] = deque()
         self._wanted = False  # the collector has asked for `dispatch`
         self._closed = False
@@ -58,6 +59,8 @@ class ThreadedCollector:
 
     def compute(self, prepared: Sequence[Prepared]) -> Matrix:
         """Vectors of texts, at least one, in order. Raises what `submit` and `Group.rows` raise."""
+        if self.is_short(prepared):
+            return self._compute_here(prepared)
         done = threading.Event()
         group = self.submit(prepared, done.set)
         try:
@@ -65,6 +68,11 @@ class ThreadedCollector:
         finally:
             self.cancel(group)
         return group.rows()
+
+    def is_short(self, prepared: Sequence[Prepared]) -> bool:
+        """Whether `compute` takes so little time that it asks no thread, see `Limits.inline_tokens`."""
+        most = self._inline_tokens
+        return most > 0 and sum(text.n_tokens for text in prepared) <= most
 
     def cancel(self, group: Group) -> None:
         """What of a group is not computed yet never will be. Harmless when it is done."""
@@ -78,6 +86,14 @@ class ThreadedCollector:
             self._closed = True
             self._collector.close(lambda: EngineError("the model has been unloaded"))
             self._changed.notify_all()
+
+    def _compute_here(self, prepared: Sequence[Prepared]) -> Matrix:
+        try:
+            return self._embed(prepared, timeout=FOREVER).matrix
+        except ServiceError:
+            raise
+        except Exception as error:
+            raise _failure() from error
 
     # -- called by the collector, which has the lock ------------------------------------------------
 
@@ -135,6 +151,10 @@ class ThreadedCollector:
             elif isinstance(error, ServiceError):
                 self._collector.fail(batch, error)
             else:
-                failure = EngineError("the model could not compute a vector")
+                failure = _failure()
                 failure.__cause__ = error
                 self._collector.fail(batch, failure)
+
+
+def _failure() -> EngineError:
+    return EngineError("the model could not compute a vector")

@@ -17,7 +17,7 @@ import llmrs
 from llmrs.embedder import INLINE_CHARACTERS, Embedder
 from llmrs.embeddings import Vectors
 from llmrs.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelError, NonFiniteEmbedding
-from tests.models.makers import HIDDEN, make_model, write_json
+from tests.models.makers import HIDDEN, make_model, make_static, write_json
 
 TEXTS = ["hello world", "a", "", "a b c d e f g h i j k l m n o p", "hello", "query : hello"] * 5
 
@@ -55,6 +55,44 @@ def test_embedding_loads_no_server():
         "assert not servers & set(sys.modules), servers & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.fixture
+def static(tmp_path):
+    made = make_static(tmp_path / "static", 16)
+    with Embedder(str(made.folder), batch_size=4) as embedder:
+        yield embedder
+
+
+@pytest.mark.parametrize("n_texts", [1, 9])
+def test_short_texts_of_a_static_model_are_computed_by_who_asks(static, monkeypatch, n_texts):
+    """Waking a thread would take longer. Many texts go to one as ever."""
+    threads = set()
+    embed = static._collector._embed
+    monkeypatch.setattr(
+        static._collector,
+        "_embed",
+        lambda *args, **kwargs: (threads.add(threading.get_ident()), embed(*args, **kwargs))[1],
+    )
+    texts = [f"hello {letter}" for letter in "abcdefghi"[:n_texts]]
+    own = static.embed(texts)
+    np.testing.assert_array_equal(asyncio.run(static.aembed(texts)), own)
+    assert threads == {threading.get_ident()}
+    threads.clear()
+    monkeypatch.setattr(static._collector, "_inline_tokens", 1)
+    np.testing.assert_array_equal(static.embed(texts), own)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_a_static_model_that_fails_or_is_closed(static, monkeypatch):
+    monkeypatch.setattr(static._collector, "_embed", lambda *args, **kwargs: 1 // 0)
+    with pytest.raises(EngineError, match="could not compute"):
+        static.embed("hello")
+    monkeypatch.undo()
+    static.close()
+    with pytest.raises(EngineError, match="unloaded"):
+        static.embed("hello")
 
 
 def test_order_and_values(tiny, embedder):
