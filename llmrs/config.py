@@ -452,8 +452,6 @@ def _contradictory_models(
         if settings[key].rank > Rank.DEFAULT:
             source = config.sources[key]
             yield f"{key} = {config.shown(key)} ({source}) contradicts [[models]]: write it into one of them"
-    if len(models) > 1 and replace(config, models=tuple(models)).has_engine_process:
-        yield f"processes = {config.processes}: several processes compute one local model, not {len(models)}"
     owners: dict[str, int] = {}
     for number, model in enumerate(models, 1):
         if model.model_name is None and len(models) > 1:
@@ -473,8 +471,6 @@ def _ineffective(config: Config) -> Iterator[str]:
             )
     if config.admin_key is not None and config.processes > 1:
         yield "admin_key is not used, because only one of several processes would be reached by it"
-    if config.has_engine_process and config.sources.get("watch_config", "default") != "default":
-        yield "watch_config is not used, because a process of its own computes: restart to change models"
     for key in ("key_concurrency", "key_rate"):
         if getattr(config, key) and not config.asks_for_keys:
             yield (

@@ -8,10 +8,14 @@ name is the `backend_type` that picks it.
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from llmrs.backends.base import Backend
 from llmrs.config import Config
 from llmrs.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from llmrs.backends.model import ModelBackend
 
 GROUP = "llmrs.backends"
 
@@ -28,10 +32,19 @@ def open_backend(config: Config) -> Backend:
 
         return open_http(config)
     if config.uses_local_backend:
-        from llmrs.backends.local import open_local
-
-        return open_local(config)
+        return open_model(config)
     return _open_installed(config)
+
+
+def open_model(config: Config) -> ModelBackend:
+    """A local model, to be computed in this process.
+
+    Raises:
+        ConfigError, ModelError: as `open_backend`.
+    """
+    from llmrs.backends.local import open_local
+
+    return open_local(config)
 
 
 def open_engine_client(config: Config, address: str) -> Backend:

@@ -63,12 +63,14 @@ class Backend(ABC):
             `Limits.inline_tokens`); `network` is waiting for a socket,
             which the server does in a greenlet.
         counts_tokens: whether `prepare` tokenizes, and so knows how many tokens an input has.
+        relays: whether another process of this service computes the batches, and counts them.
         description: how it computes, for the log; empty where that is not known.
     """
 
     kind: str
     description: str = ""
     counts_tokens: ClassVar[bool] = True
+    relays: ClassVar[bool] = False
     waits_on: ClassVar[Literal["cpu", "network"]]
 
     @property

@@ -1,7 +1,8 @@
 """A local model that another process of this service computes, see `server.processes`.
 
 Texts are tokenized here and batches formed here; the engine, which has a collector of its own, puts
-those of all its callers together.
+those of all its callers together. It is told by every batch which model is meant, and by every check
+which one it is to have.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from llmrs.backends.frames import BATCH, read_vectors, write_batch
+import msgspec
+
+from llmrs.backends.frames import BATCH, MODEL, Standing, Wanted, read_vectors, write_batch
+from llmrs.backends.identity import DIGEST_BYTES, digest_of, settings_of
 from llmrs.backends.model import ModelBackend
 from llmrs.backends.transport import Answer, Transport
 from llmrs.config import Config
@@ -22,18 +26,22 @@ SLOTS = 4
 of a small model has."""
 
 NOT_READY = "the process that computes is not ready"
+LOADING = "the process that computes is loading the model"
 
 
 class EngineClient(ModelBackend):
-    """The engine process at an address."""
+    """One model of the engine process at an address."""
 
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
+    relays: ClassVar[bool] = True
 
     def __init__(self, config: Config, address: str) -> None:
         """Load the tokenizer; nothing is asked of the engine yet. Raises ModelError."""
         super().__init__(
             config.model_path, engine=config.engine, model_file=config.model_file, offline=config.offline
         )
+        self._digest = digest_of(config, self.files)
+        self._wanted = msgspec.json.encode(Wanted(self._digest, settings_of(config)))
         self._transport = Transport(address, connections=SLOTS + 1, resend=False)
         self._limits = Limits(
             config.batch_size,
@@ -47,26 +55,38 @@ class EngineClient(ModelBackend):
 
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
         deadline = time.monotonic() + timeout
-        size = 4 * len(batch) * self.folder.dimensions
+        size = DIGEST_BYTES + 4 * len(batch) * self.folder.dimensions
         lines = b"X-Request-Timeout: %.3f\r\n" % max(timeout, 0.001)
         try:
             answer = self._transport.post(
-                BATCH, write_batch(batch), deadline=deadline, limit=size, lines=lines
+                BATCH, write_batch(self._digest, batch), deadline=deadline, limit=size, lines=lines
             )
         except UpstreamError as error:
             # Not sent again: these texts may be what ended the engine.
             raise NotReady(f"{NOT_READY}: {error}", retry_after=1) from None
         if answer.status != 200:
             raise _failure(answer)
-        return Vectors(read_vectors(answer.body, len(batch), self.folder.dimensions))
+        return Vectors(read_vectors(answer.body, self._digest, len(batch), self.folder.dimensions))
 
     def check(self, *, timeout: float) -> None:
+        """Return if the engine computes the model; let it load it if it does not.
+
+        Raises:
+            NotReady: it is not there, or still loading.
+            UpstreamError: it cannot load the model.
+        """
+        deadline = time.monotonic() + timeout
         try:
-            answer = self._transport.get("/readyz", deadline=time.monotonic() + timeout, limit=1 << 16)
-        except DeadlineExceeded:
-            raise UpstreamError(NOT_READY) from None  # it is loading its model
+            answer = self._transport.post(MODEL, self._wanted, deadline=deadline, limit=1 << 16)
+        except (DeadlineExceeded, UpstreamError):
+            raise NotReady(NOT_READY) from None
         if answer.status != 200:
-            raise UpstreamError(NOT_READY)
+            raise NotReady(NOT_READY)
+        standing = msgspec.json.decode(answer.body, type=Standing)
+        if standing.state == "loading":
+            raise NotReady(LOADING)
+        if standing.state == "failed":
+            raise UpstreamError(standing.reason)
 
     def close(self) -> None:
         self._transport.close()

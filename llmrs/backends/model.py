@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmrs.backends.base import Backend
+from llmrs.backends.identity import files_of
 from llmrs.embeddings import Input, ModelInfo, Prepared, Truncate
 from llmrs.models.folder import ModelFolder, read_folder
 from llmrs.models.resolve import model_name, resolve
@@ -18,6 +19,7 @@ class ModelBackend(Backend):
 
     Attributes:
         folder: the model's.
+        files: in it, as they were before any was read, see `identity`.
     """
 
     kind = "local"
@@ -36,6 +38,7 @@ class ModelBackend(Backend):
             ModelError: the model cannot be found or read.
         """
         place = resolve(model, offline=offline)
+        self.files = files_of(place)
         self.folder: ModelFolder = read_folder(place, engine=engine, model_file=model_file)
         encoder = self.folder.encoder
         self._tokenizer = ModelTokenizer(

@@ -18,7 +18,7 @@ from falcon.routing import CompiledRouter
 from llmrs import wire
 from llmrs.backends import open_backend, open_engine_client
 from llmrs.backends.base import Backend
-from llmrs.backends.frames import BATCH
+from llmrs.backends.frames import BATCH, MODEL
 from llmrs.config import Config, load
 from llmrs.errors import (
     ConfigError,
@@ -34,11 +34,12 @@ from llmrs.errors import (
 from llmrs.server.admin import PATH as RELOAD
 from llmrs.server.admin import Reload
 from llmrs.server.auth import ApiKeys, load_keys
-from llmrs.server.batches import Batches
+from llmrs.server.batches import Batches, Standings
 from llmrs.server.body import CLOSE, release
 from llmrs.server.cors import Cors
 from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page, process_families
+from llmrs.server.hosting import Hosting
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
@@ -66,7 +67,8 @@ class Application:
         payload_memory: what the bodies of requests take.
 
     Args:
-        engine: whether it serves other processes of this service, and not clients.
+        backends: one for each model of the configuration; none where it serves as the `engine`, which
+            serves other processes of this service, and not clients.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class Application:
         self._tracing = _open_tracing(config)
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
-        self._registry = Registry([*map(self._serve, backends, config.served)])
+        self._registry = Registry([*map(self._serve, backends, () if engine else config.served)])
         self.metrics.watch(self.models)
-        self._switch = Switch(self._registry, config, self._serve, lambda: self.metrics.show(self.models))
+        changed = lambda: self.metrics.show(self.models)  # noqa: E731
+        self.hosting = Hosting(self._registry, config, self._serve, changed) if engine else None
+        self._switch = Switch(self._registry, config, _open, self._serve, changed)
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
         self.metrics.lost_log_lines = lambda: self.request_log.lost
@@ -89,8 +93,8 @@ class Application:
         if room.folder is not None and config.metrics != "off":
             self._snapshots = Snapshots(room.folder, self._own_families, room.role)
             self._families = self._snapshots.families
-        self._may_switch = config.watch_config and room.role == "alone"
-        self._falcon = self._routes(config, keys, engine)
+        self._may_switch = config.watch_config and not engine
+        self._falcon = self._routes(config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # gunicorn's start_response is a method of its response, which can be told to close.
@@ -120,7 +124,9 @@ class Application:
         """Learn what the backends are, and keep watching them, and whether others are wanted."""
         for model in self.models:
             model.watch()
-        if self._may_switch:
+        if self.hosting is not None:
+            self.hosting.watch()
+        elif self._may_switch:
             self._switch.watch()
 
     def abort(self) -> None:
@@ -140,14 +146,15 @@ class Application:
         if self._tracing is not None:
             self._tracing.close()
 
-    def _routes(self, config: Config, keys: ApiKeys, engine: bool) -> falcon.App[Any, Any]:
+    def _routes(self, config: Config, keys: ApiKeys) -> falcon.App[Any, Any]:
         router = CompiledRouter()
         cors = Cors(config.cors_allow_origin, router) if config.cors_allow_origin else None
         envelope = Envelope(keys, self.metrics, self.request_log, cors, self._tracing)
         app: falcon.App[Any, Any] = falcon.App(middleware=[envelope], router=router)
         app.req_options.strip_url_path_trailing_slash = True
-        if engine:
-            app.add_route(BATCH, Batches(self.models[0]))
+        if self.hosting is not None:
+            app.add_route(BATCH, Batches(self.hosting))
+            app.add_route(MODEL, Standings(self.hosting))
         else:
             self._add_api(app, config)
         health = Health(self._registry, lambda: self.draining())
@@ -229,20 +236,39 @@ def get_app(config: Config | None = None) -> Application:
 
 def _create(config: Config) -> Application:
     """The application for this process's role, see `processes`."""
-    if room.role == "engine":
-        # The gateways have queues of their own, which are bounded; what they send is not refused.
-        unbounded = replace(
-            config.served[0],
-            models=(),
-            queue_capacity=1_000_000,
-            queue_seconds=86400.0,
-            log_requests=0.0,
-            tracing="off",
+    if room.role != "engine":
+        return create_app([_open(model) for model in config.served], config, load_keys(config))
+    app = Application((), _without_limits(config), ApiKeys(()), engine=True)
+    assert app.hosting is not None
+    app.hosting.open(strict=True)
+    return app
+
+
+def _without_limits(config: Config) -> Config:
+    """The engine's configuration: the gateways have bounded queues of their own, and what concerns texts,
+    and not token ids, is theirs, too."""
+    return replace(
+        config,
+        backend_url=(),
+        default_prompt=None,
+        token_ids="native",
+        queue_capacity=1_000_000,
+        queue_seconds=86400.0,
+        log_requests=0.0,
+        tracing="off",
+    )
+
+
+def _open(config: Config) -> Backend:
+    """A model's backend in this process's role. Raises StartupError."""
+    if room.role == "gateway" and config.uses_local_backend:
+        return open_engine_client(config, room.address)
+    if room.role == "alone" and config.has_engine_process:
+        raise ConfigError(
+            f"model {config.model_name or config.model_path}: a local model behind several processes is "
+            "computed by one more, which is there from the next start on"
         )
-        return Application([open_backend(unbounded)], unbounded, ApiKeys(()), engine=True)
-    if room.role == "gateway":
-        return create_app([open_engine_client(config.served[0], room.address)], config, load_keys(config))
-    return create_app([open_backend(model) for model in config.served], config, load_keys(config))
+    return open_backend(config)
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:

@@ -51,6 +51,8 @@ class Watched(Protocol):
     @property
     def reason(self) -> str | None: ...
     @property
+    def running_batches(self) -> int: ...
+    @property
     def replicas(self) -> Sequence[ReplicaState]: ...
     @property
     def retries(self) -> Retries: ...
@@ -230,7 +232,7 @@ class Metrics:
 STATES: dict[str, tuple[str, Callable[[Watched], float]]] = {
     "waiting_requests": ("Requests in the queue.", lambda model: model.collector.waiting),
     "waiting_texts": ("Texts in the queue.", lambda model: model.collector.waiting_texts),
-    "running_batches": ("Batches being computed.", lambda model: model.collector.running),
+    "running_batches": ("Batches being computed.", lambda model: model.running_batches),
     "backend_up": ("1 while the backend answers.", lambda model: float(model.reason is None)),
 }
 """What is asked of each model at a scrape."""

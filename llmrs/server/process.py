@@ -132,10 +132,10 @@ def _worker_ready(worker: Any) -> None:
     app.draining = lambda: not worker.alive and not room.is_needed()
     app.metrics.connections = getattr(worker, "connections", None)  # gunicorn's own worker has none
     app.metrics.refused = getattr(worker, "refused", dict)
-    reason = app.models[0].reason
-    state = "ready" if reason is None else f"waiting for the backend ({reason})"
     if room.role == "engine":
         return
+    reason = app.models[0].reason
+    state = "ready" if reason is None else f"waiting for the backend ({reason})"
     for listener in worker.sockets:
         log.info("%s; try: %s", state, _example(listener.getsockname()))
 

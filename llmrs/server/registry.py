@@ -45,4 +45,4 @@ class Registry:
         if hanging := next((model.watchdog.reason for model in self.models if model.watchdog.reason), None):
             return hanging
         reasons = [model.reason for model in self.models]
-        return None if None in reasons else reasons[0]
+        return None if None in reasons else next(iter(reasons), "no model is served")

@@ -142,6 +142,11 @@ class ServedModel:
         return self.backend.info
 
     @property
+    def running_batches(self) -> int:
+        """Batches that are computed, here or by an HTTP backend."""
+        return 0 if self.backend.relays else self.collector.running
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """The addresses of its backend; none where it computes here."""
         return self.config.backend_url if self.config.uses_http_backend else ()
@@ -222,11 +227,13 @@ class ServedModel:
         done = Event()
         group = self.collector.admit(done.set, inf, n_texts=len(prepared))  # never "it takes too long":
         group.deadline = deadline  # a gateway has admitted it
+        self.requests += 1
         try:
             self.collector.submit(group, prepared)
             done.wait(max(0.0, deadline - time.monotonic()))
             return _rows_of(group)
         finally:
+            self.requests -= 1
             self.collector.cancel(group)
 
     def check_dimensions(self, wanted: int | None, native: int | None) -> None:
@@ -342,9 +349,10 @@ class ServedModel:
             self._done(batch, vectors, None)
 
     def _done(self, batch: Batch, vectors: Vectors | None, error: BaseException | None) -> None:
-        self.metrics.count_batch(batch, time.monotonic() - batch.started_at, vectors)
+        if not self.backend.relays:  # or it would count twice
+            self.metrics.count_batch(batch, time.monotonic() - batch.started_at, vectors)
         if vectors is not None:
-            if self._metrics.tei is not None:
+            if self._metrics.tei is not None and not self.backend.relays:
                 self._metrics.tei.count_batch(batch)
             self.health.note(None)
             self.collector.finish(batch, vectors)

@@ -36,7 +36,8 @@ COMPUTING = frozenset(
         "batch_seconds",
     )
 ) | {"te_batch_next_size", "te_batch_next_tokens", "te_request_input_length"}
-"""Counted by the engine, where there is one: the batches of its gateways are parts of its own."""
+"""What the engine counts of its models: gateways do not count the batches that they send there, which are
+parts of its own."""
 
 LEAST = frozenset(
     ("llmrs_ready", "llmrs_backend_up", "llmrs_build_info", "process_start_time_seconds", "process_max_fds")
@@ -104,9 +105,9 @@ class Snapshots:
             self.write()
 
     def _counts(self, name: str) -> bool:
-        if self._role == "engine":
-            return name in COMPUTING or name.startswith("process_") or name == "llmrs_hub_lag_seconds"
-        return self._role == "alone" or name not in COMPUTING
+        """Whether a family is told of: the engine's requests are the gateways' own."""
+        own = name in COMPUTING or name.startswith("process_") or name == "llmrs_hub_lag_seconds"
+        return own or self._role != "engine"
 
     def _write_for_ever(self) -> None:
         while True:

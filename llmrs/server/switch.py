@@ -9,24 +9,19 @@ reason in /health and in the log. What is not about models waits for a restart.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from llmrs.backends import open_backend
 from llmrs.backends.base import Backend
 from llmrs.config import OPTIONS, Config
 from llmrs.errors import ConfigError, StartupError
-from llmrs.server.fetching import fetch_model
-from llmrs.server.native import NativeThreads
+from llmrs.server.loading import load, retire
 from llmrs.server.registry import Registry
 from llmrs.server.serving import ServedModel
 
@@ -34,8 +29,6 @@ log = logging.getLogger("llmrs.server")
 
 LOOK_SECONDS = 1.0
 """How often the configuration file is looked at: a system call of two microseconds."""
-
-RETIRE_STEP = 0.1
 
 PER_MODEL = tuple(option.name for option in OPTIONS if option.per_model)
 
@@ -46,6 +39,7 @@ class Switch:
     Args:
         registry: what is served.
         config: what it was made from.
+        open_backend: makes a backend of a configuration, on a native thread.
         serve: makes a served model of a backend and its configuration.
         changed: called when the registry has changed.
     """
@@ -54,11 +48,14 @@ class Switch:
         self,
         registry: Registry,
         config: Config,
+        open_backend: Callable[[Config], Backend],
         serve: Callable[[Backend, Config], ServedModel],
         changed: Callable[[], None],
     ) -> None:
         self._registry = registry
         self._config = config
+        self._start = config
+        self._open = open_backend
         self._serve = serve
         self._changed = changed
         self._one_at_a_time = BoundedSemaphore()
@@ -112,41 +109,14 @@ class Switch:
         log.info("served: %s", ", ".join(model.name for model in models))
         for model in old.values():
             if model not in models:
-                gevent.spawn(self._retire, model)
+                gevent.spawn(retire, model)
         return trouble
 
     def _load(self, row: Config) -> ServedModel:
         """A model, ready to take its place. Raises StartupError."""
-        began = time.monotonic()
-        fetch_model(row)
-        loading = NativeThreads(1)
-        try:
-            backend = loading.run(partial(open_backend, row))
-        finally:
-            loading.close()
         # What is for the whole service stays as it was at the start.
         own = {key: getattr(row, key) for key in PER_MODEL}
-        try:
-            model = self._serve(backend, replace(self._registry.models[0].config, models=(), **own))
-        except BaseException:
-            backend.close()
-            raise
-        model.watch()
-        log.info("model %s loaded in %.1f s", model.name, time.monotonic() - began)
-        return model
-
-    def _retire(self, model: ServedModel) -> None:
-        """Release a model once its last request is answered."""
-        while model.requests:
-            gevent.sleep(RETIRE_STEP)
-        name = model.name
-        model.close()
-        del model
-        # What was there at the start is frozen, and a served model holds itself: it would stay for ever.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
-        log.info("model %s is served no more", name)
+        return load(replace(self._start, models=(), **own), self._open, self._serve)
 
     def _watch(self) -> None:
         before = None

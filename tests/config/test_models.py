@@ -69,7 +69,6 @@ def test_it_can_be_read_again(tmp_path: Path) -> None:
         (TWO.replace('model_name = "far"', ""), "model 2 of [[models]] has no model_name"),
         ('model_path = "x"\n' + TWO, "contradicts [[models]]"),
         ('model_file = "x"\n' + TWO, "contradicts [[models]]"),
-        ("processes = 2\n" + TWO, "several processes compute one local model"),
         (TWO + 'token_ids = "native"\nbackend_protocol = "tei"', "contradicts"),
     ],
 )

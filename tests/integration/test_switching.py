@@ -2,83 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import requests
 
-from tests.backends.services import shapes
 from tests.backends.services.vectors import vector
-from tests.backends.services.wire import serve
-from tests.models.makers import make_model
-from tests.processes import Server, llmrs, wait_until
-
-ADMIN = {"Authorization": "Bearer the-admins-key"}
-TEXT = "hello world"
-
-
-class House:
-    """A configuration file, two models' folders, two backends, and what each model's vectors are."""
-
-    def __init__(self, folder: Path, first: str, second: str) -> None:
-        self.file = folder / "config.toml"
-        self.tiny = make_model(folder / "tiny", seed=1)
-        self.other = make_model(folder / "other", seed=2)
-        self._backends = {"first": first, "second": second}
-
-    def write(self, *tables: str, flat: str = "") -> None:
-        """Write the file at once, as editors do."""
-        draft = self.file.with_suffix(".draft")
-        draft.write_text(f'admin_key = "the-admins-key"\n{flat}\n' + "\n".join(tables))
-        draft.replace(self.file)
-
-    def local(self, name: str, model: Any = None, more: str = "") -> str:
-        path = f'model_path = "{model.folder}"\n' if model is not None else ""
-        return f'[[models]]\nmodel_name = "{name}"\n{path}{more}\n'
-
-    def http(self, name: str) -> str:
-        return f'[[models]]\nmodel_name = "{name}"\nbackend_url = "{self._backends[name]}"\n'
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with serve(shapes.openai()) as first, serve(shapes.tei()) as second:
-        yield House(tmp_path, first.url, second.url)
-
-
-def running(house: House, **env: str) -> Any:
-    return llmrs(LLMRS_CONFIG=str(house.file), **env)
-
-
-def post(server: Server, model: str | None, text: str = TEXT) -> requests.Response:
-    body = {"input": text} if model is None else {"input": text, "model": model}
-    return requests.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
-
-
-def embedding(server: Server, model: str | None, text: str = TEXT) -> np.ndarray:
-    answer = post(server, model, text)
-    assert answer.status_code == 200, answer.text
-    return np.array(answer.json()["data"][0]["embedding"], np.float64)
-
-
-def reload(server: Server) -> requests.Response:
-    return requests.post(f"{server.url}/admin/reload", headers=ADMIN, timeout=60)
-
-
-def served(server: Server) -> list[str]:
-    listing = requests.get(f"{server.url}/v1/models", timeout=10).json()
-    return [entry["id"] for entry in listing["data"]]
-
-
-def unit(numbers: Any) -> np.ndarray:
-    found = np.array(numbers, np.float64)
-    return found / np.linalg.norm(found)
+from tests.integration.house import (
+    ADMIN,
+    TEXT,
+    Callers,
+    House,
+    embedding,
+    post,
+    reload,
+    running,
+    served,
+    unit,
+)
+from tests.processes import wait_until
 
 
 def test_two_local_models_and_two_backends_while_one_is_switched(house: House) -> None:
@@ -89,52 +31,15 @@ def test_two_local_models_and_two_backends_while_one_is_switched(house: House) -
         assert served(server) == ["default", "tiny", "first", "second"]
         expected = {name: [embedding(server, name)] for name in served(server)}
         assert expected["first"][0] @ unit(vector(TEXT)) == pytest.approx(1, abs=1e-5)
-        faults: list[str] = []
-        counts: Counter[tuple[str, int]] = Counter()
-        stop = threading.Event()
-        new: list[np.ndarray] = []
-
-        def client(name: str) -> None:
-            with requests.Session() as session:
-                while not stop.is_set():
-                    body = {"input": TEXT, "model": name}
-                    answer = session.post(f"{server.url}/v1/embeddings", json=body, timeout=60)
-                    if answer.status_code != 200:
-                        faults.append(f"{name}: {answer.status_code} {answer.text[:200]}")
-                        continue
-                    found = np.array(answer.json()["data"][0]["embedding"], np.float64)
-                    known = [*expected[name], *(new if name == "tiny" else [])]
-                    matches = [i for i, each in enumerate(known) if each.shape == found.shape]
-                    matches = [i for i in matches if found @ known[i] > 0.999]
-                    if not matches:
-                        faults.append(f"{name}: a vector of no known model")
-                    else:
-                        counts[name, matches[0]] += 1
-
-        clients = [threading.Thread(target=client, args=(name,)) for name in expected for _ in range(2)]
-        new.append(unit(house.other.oracle(_ids(house, TEXT))))
-        for each in clients:
-            each.start()
-        try:
-            wait_until(lambda: all(counts[name, 0] > 5 for name in expected), 60, server)
+        new = unit(house.other.oracle(house.other_ids(TEXT)))
+        expected["tiny"].append(new)
+        with Callers(server, expected) as callers:
+            callers.wait()
             house.write(default, house.local("tiny", house.other), house.http("first"), house.http("second"))
-            wait_until(lambda: counts["tiny", 1] > 5, 60, server)
-        finally:
-            stop.set()
-            for each in clients:
-                each.join(60)
-        assert not faults
-        assert embedding(server, "tiny") @ new[0] > 0.999
-
-
-def _ids(house: House, text: str) -> Any:
-    from llmrs.backends.local import LocalBackend
-
-    backend = LocalBackend(str(house.other.folder), dtype="f32")
-    try:
-        return backend.prepare([text])[0].payload
-    finally:
-        backend.close()
+            callers.wait(1, "tiny")
+        assert not callers.faults
+        assert not callers.refused
+        assert embedding(server, "tiny") @ new > 0.999
 
 
 def test_models_are_added_and_removed(house: House) -> None:
