@@ -18,10 +18,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmrs.config import OPTIONS, Config, reference_table
-from llmrs.errors import ServiceError, StartupError
+from llmrs.errors import ConfigError, ServiceError, StartupError
 from llmrs.flags import configuration, parse
 
 if TYPE_CHECKING:
@@ -102,11 +103,18 @@ def embed(arguments: argparse.Namespace) -> int:
 
 
 def fetch(arguments: argparse.Namespace) -> int:
-    """Make a model's files local, downloading what is missing, and print their folder."""
+    """Make models' files local, downloading what is missing, and print their folders, one a line."""
     config = configuration(arguments)
-    from llmrs.models.resolve import resolve
-
-    _print(f"{resolve(config.model_path, offline=config.offline)}\n")
+    if arguments.revision is not None:
+        if arguments.model_path is None or "@" in arguments.model_path:
+            raise ConfigError("--revision needs a MODEL without a revision of its own")
+        config = replace(config, model_path=f"{config.model_path}@{arguments.revision}")
+    named = arguments.model_path is not None
+    wanted = [config] if named else [model for model in config.served if model.uses_local_backend]
+    if not wanted:
+        raise ConfigError("no local model is configured; name a MODEL to fetch")
+    for model in wanted:
+        _print(f"{_folder(model, update=arguments.update)}\n")
     return 0
 
 
@@ -169,9 +177,21 @@ def _place(config: Config) -> str:
         return ", ".join(config.backend_url)
     if not config.uses_local_backend:
         return config.backend_type
+    return _folder(config)
+
+
+def _folder(config: Config, *, update: bool = False) -> str:
+    """A local model's, fetched where it is not on this machine."""
     from llmrs.models.resolve import resolve
 
-    return str(resolve(config.model_path, offline=config.offline))
+    folder = resolve(
+        config.model_path,
+        engine=config.engine,
+        model_file=config.model_file,
+        offline=config.offline,
+        update=update,
+    )
+    return str(folder)
 
 
 def _texts(arguments: Iterable[str]) -> Iterator[str]:

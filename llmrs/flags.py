@@ -91,8 +91,7 @@ def _add_embed_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("texts", metavar="TEXT", nargs="+", help="a text; - stands for the lines of standard input")
     add("--model", "--model-path", dest="model_path", metavar="MODEL", help="folder or model id")
-    add("--engine", metavar="NAME", help="auto, openvino or torch")
-    add("--model-file", metavar="PATH", help="the model's file to take")
+    _add_choice(command)
     add("--format", choices=("json", "npy"), default="json", help="JSON lines or one NumPy file [json]")
     add(
         "--truncate",
@@ -114,9 +113,17 @@ def _add_embed_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_fetch_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "model_path", metavar="MODEL", nargs="?", help="folder or model id [the configured one]"
+        "model_path", metavar="MODEL", nargs="?", help="folder or model id [all that are configured]"
     )
+    command.add_argument("--revision", metavar="REV", help="branch, tag or commit, as in MODEL@REV [main]")
+    command.add_argument("--update", action="store_true", help="ask what a branch is now")
+    _add_choice(command)
     _add_offline(command)
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--engine", metavar="NAME", help="auto, openvino or torch")
+    command.add_argument("--model-file", metavar="PATH", help="the model's file to take")
 
 
 def _add_offline(command: argparse.ArgumentParser) -> None:

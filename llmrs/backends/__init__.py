@@ -61,7 +61,7 @@ def needs_download(config: Config) -> bool:
     from llmrs.models.resolve import is_here
 
     try:
-        return not is_here(config.model_path)
+        return not is_here(config.model_path, engine=config.engine, model_file=config.model_file)
     except ModelError:
         return True  # fetching it will say what is wrong with the name
 

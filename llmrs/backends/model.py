@@ -37,7 +37,7 @@ class ModelBackend(Backend):
         Raises:
             ModelError: the model cannot be found or read.
         """
-        place = resolve(model, offline=offline)
+        place = resolve(model, engine=engine, model_file=model_file, offline=offline)
         self.files = files_of(place)
         self.folder: ModelFolder = read_folder(place, engine=engine, model_file=model_file)
         encoder = self.folder.encoder

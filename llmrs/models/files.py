@@ -83,7 +83,7 @@ def pick_export(names: Iterable[str], place: str) -> str | None:
     for name in EXPORTS:
         if name in names:
             return name
-    others = sorted(name for name in names if any(_matches(name, pattern) for pattern in OTHER_EXPORTS))
+    others = sorted(name for name in names if any(matches(name, pattern) for pattern in OTHER_EXPORTS))
     if len(others) > 1:
         listed = ", ".join(others[:8])
         raise ModelError(f"{place} has several exported models: set model_file to one of {listed}")
@@ -130,14 +130,14 @@ def _prefixes(names: Iterable[str]) -> list[str]:
 
 def _with_companions(name: str, names: Iterable[str]) -> list[str]:
     patterns = [pattern.format(path=name, stem=name.rpartition(".")[0]) for pattern in COMPANIONS]
-    return [name, *(each for each in names if any(_matches(each, pattern) for pattern in patterns))]
+    return [name, *(each for each in names if any(matches(each, pattern) for pattern in patterns))]
 
 
 def _below(name: str, pattern: str) -> bool:
     """Whether a file is of that pattern, in the model's folder or the encoder's."""
-    return _matches(name, pattern) or _matches(name, f"{TRANSFORMER}/{pattern}")
+    return matches(name, pattern) or matches(name, f"{TRANSFORMER}/{pattern}")
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
     """As a shell does: a star stands for no slash."""
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)

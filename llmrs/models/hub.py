@@ -1,104 +1,122 @@
 """Models of the Hugging Face hub: its cache on this machine, and downloading into it.
 
-Wraps huggingface_hub, which honours HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE, HF_HUB_OFFLINE and shows
-progress on a terminal. Only the files that a model is built from are fetched: configuration,
-tokenizer and safetensors weights, never code.
+huggingface_hub knows where the cache, the hub and the token are (HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN or what
+`hf auth login` left) and HF_HUB_OFFLINE, its HTTP library knows the proxies. `transfer` brings the files.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
+    DisabledRepoError,
+    EntryNotFoundError,
     GatedRepoError,
-    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from llmrs.errors import LlmrsError, ModelError
-from llmrs.models.files import FILE, INDEX
-from llmrs.models.settings import read_settings
+from llmrs.errors import ModelError
+from llmrs.models.hubcache import HubCache
+from llmrs.models.listing import Listing
+from llmrs.models.needed import needed_files, settings_of
+from llmrs.models.transfer import DownloadError, Transfer, patiently, status_of
 
-PATTERNS = [
-    "config*.json",
-    "modules.json",
-    "sentence_*_config.json",
-    "tokenizer*.json",
-    "model*.safetensors",
-    INDEX,
-    # The modules' own folders: 0_Transformer, 1_Pooling, 2_Dense.
-    "[0-9]*/*.json",
-    "[0-9]*/model*.safetensors",
-]
+MAIN = "main"
+"""The branch that counts where none is named."""
+
+ANSWER_SECONDS = 10.0
+"""How long the hub may take to say what a model holds; its client's limit for other questions."""
 
 
-class DownloadError(LlmrsError):
-    """A model could not be fetched; the message says why, in a clause."""
-
-
-def find_cached(model_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
+def find_cached(
+    model_id: str,
+    revision: str | None = None,
+    cache: Path | None = None,
+    *,
+    engine: str = "auto",
+    model_file: str | None = None,
+) -> Path | None:
     """The model's folder in the hub's cache, None unless all of it is there. Uses no network."""
-    try:
-        folder = snapshot_download(
-            model_id, revision=revision, cache_dir=cache, allow_patterns=PATTERNS, local_files_only=True
-        )
-    except LocalEntryNotFoundError:
-        return None
-    return Path(folder) if _is_complete(Path(folder)) else None
+    return _cache(model_id, cache).find(revision or MAIN, engine=engine, model_file=model_file)
 
 
 def download(
-    model_id: str, revision: str | None = None, endpoint: str | None = None, cache: Path | None = None
+    model_id: str,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    cache: Path | None = None,
+    *,
+    engine: str = "auto",
+    model_file: str | None = None,
 ) -> Path:
-    """Fetch a model into the hub's cache, going on where an earlier attempt stopped.
+    """Fetch what serving a model reads into the hub's cache, going on where an earlier attempt stopped.
 
     Raises:
-        DownloadError: the hub cannot be reached, refuses, or has no such model in safetensors.
+        DownloadError: the hub cannot be reached, refuses, or has no such model; the files are not what it
+            says they are, or there is no room for them.
     """
     try:
-        folder = snapshot_download(
-            model_id, revision=revision, cache_dir=cache, allow_patterns=PATTERNS, endpoint=endpoint
-        )
+        listing = patiently(lambda: _ask(model_id, revision or MAIN, endpoint))
+        here = _cache(model_id, cache)
+        transfer = Transfer(here, listing, model_id, endpoint)
+        transfer.fetch(settings_of(listing.files))
+        names = needed_files(listing.files, transfer.folder, engine=engine, model_file=model_file)
+        transfer.fetch(names)
+        here.remember(revision or MAIN, listing)
+    except DownloadError:
+        raise
+    except ModelError as error:
+        raise DownloadError(str(error)) from None
     except Exception as error:  # the client's own, its HTTP library's, and the system's
         raise DownloadError(_reason(error)) from error
-    if not _is_complete(Path(folder)):
-        raise DownloadError(f"it has no {FILE} or no tokenizer.json there")
-    return Path(folder)
+    return transfer.folder
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether a snapshot has what every model needs. Older clients leave partial ones behind."""
-    places = [folder, *folder.glob("0_*")]
-    return any(
-        (place / "config.json").exists() and (place / "tokenizer.json").exists() and _has_weights(place)
-        for place in places
+def _cache(model_id: str, cache: Path | None) -> HubCache:
+    return HubCache(cache or Path(constants.HF_HUB_CACHE), model_id)
+
+
+def _ask(model_id: str, revision: str, endpoint: str | None) -> Listing:
+    """What a revision of a model holds."""
+    api = HfApi(endpoint=endpoint, library_name="llmrs")
+    info = api.model_info(model_id, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
+    files = (
+        (each.rfilename, each.size, each.lfs.sha256 if each.lfs else each.blob_id)
+        for each in info.siblings or ()
     )
-
-
-def _has_weights(folder: Path) -> bool:
-    if (folder / FILE).exists():
-        return True
-    try:
-        parts = read_settings(folder / INDEX).raw("weight_map")
-    except ModelError:
-        return False
-    return isinstance(parts, dict) and all((folder / str(part)).exists() for part in parts.values())
+    return Listing.of(info.sha, files)
 
 
 def _reason(error: BaseException) -> str:
     """Why a download failed, in our words: the client's messages run over lines and hold addresses."""
-    if isinstance(error, GatedRepoError):
-        return "the hub asks for permission (set HF_TOKEN)"
-    if isinstance(error, RevisionNotFoundError):
-        return "the hub has no such revision of it"
-    if isinstance(error, RepositoryNotFoundError):
-        return "the hub has no such model, or it is private (set HF_TOKEN)"
-    if isinstance(error.__cause__, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
-    if isinstance(error, LocalEntryNotFoundError):
+    for kind, reason in REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    if (status := status_of(error)) is not None:
+        return STATUSES.get(status, f"the hub answers {status}")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "the certificate of the hub is not trusted (SSL_CERT_FILE names others to trust)"
+    strerror, name = getattr(error, "strerror", None), type(error).__name__
+    if strerror is None and ("Connect" in name or "Timeout" in name):
         return "the hub cannot be reached"
-    strerror = getattr(error, "strerror", None)
-    return f"{strerror or 'the hub does not answer as expected'} ({type(error).__name__})"
+    return f"{strerror or 'the hub does not answer as expected'} ({name})"
+
+
+REASONS: dict[type[BaseException], str] = {
+    GatedRepoError: "the hub asks for permission (set HF_TOKEN)",
+    RevisionNotFoundError: "the hub has no such revision of it",
+    DisabledRepoError: "the hub has disabled it",
+    RepositoryNotFoundError: "the hub has no such model, or it is private (set HF_TOKEN)",
+    EntryNotFoundError: "the hub lists a file that it does not have",
+    OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
+}
+"""By the client's exceptions, the special ones first."""
+
+STATUSES = {
+    401: "the hub does not know the token (see HF_TOKEN)",
+    403: "the hub does not allow it with this token (403)",
+    429: "the hub is asked too often (429); with HF_TOKEN it allows more",
+}

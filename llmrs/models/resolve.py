@@ -12,8 +12,10 @@ import importlib.util
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from llmrs.errors import ModelError
+from llmrs.models.listing import REVISION
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SHORT_NAMES = {"all-MiniLM-L6-v2": DEFAULT_MODEL}
@@ -29,13 +31,23 @@ MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.
 
 
 def resolve(
-    name: str, *, offline: bool = False, endpoint: str | None = None, cache: Path | None = None
+    name: str,
+    *,
+    engine: str = "auto",
+    model_file: str | None = None,
+    offline: bool = False,
+    update: bool = False,
+    endpoint: str | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """The folder of a model; downloads it where needed and allowed.
 
     Args:
         name: a folder, or an id on the Hugging Face hub, `id@revision` for one revision of it.
+        engine, model_file: how it will be computed, as in the configuration; what that does not read is not
+            fetched.
         offline: never use the network.
+        update: ask the hub also where the model is on this machine: a branch may be another commit by now.
         endpoint: the hub's address; None for what the hub's client says (HF_ENDPOINT).
         cache: the hub's cache folder; None for what its client says (HF_HUB_CACHE, HF_HOME).
 
@@ -47,13 +59,16 @@ def resolve(
         return local
     model_id, revision = _split(name)
     pinned = model_id == DEFAULT_MODEL and revision is None
-    folder = (_wheel() if pinned else None) or _from_hub(model_id, revision, offline, endpoint, cache)
+    folder = _wheel() if pinned else None
+    if folder is None:
+        source = _Source(model_id, revision, engine, model_file, cache)
+        folder = _from_hub(source, offline=offline, update=update, endpoint=endpoint)
     if pinned:
         _verify(folder / "model.safetensors")
     return folder
 
 
-def is_here(name: str) -> bool:
+def is_here(name: str, *, engine: str = "auto", model_file: str | None = None) -> bool:
     """Whether `resolve` would do without a download. Reads no weights, so it is quick.
 
     Raises:
@@ -64,11 +79,7 @@ def is_here(name: str) -> bool:
     model_id, revision = _split(name)
     if model_id == DEFAULT_MODEL and revision is None and _wheel() is not None:
         return True
-    try:
-        _from_hub(model_id, revision, offline=True, endpoint=None, cache=None)
-    except ModelError:
-        return False
-    return True
+    return _Source(model_id, revision, engine, model_file, None).cached() is not None
 
 
 def model_name(name: str) -> str:
@@ -79,10 +90,12 @@ def model_name(name: str) -> str:
 
 def _split(name: str) -> tuple[str, str | None]:
     """A model's id and revision."""
-    model_id, _, revision = name.partition("@")
+    model_id, at, revision = name.partition("@")
     model_id = SHORT_NAMES.get(model_id, model_id)
     if not MODEL_ID.fullmatch(model_id):
         raise ModelError(f"model_path = {name[:200]!r}: no such folder, and not a Hugging Face model id")
+    if at and not REVISION.fullmatch(revision):
+        raise ModelError(f"model_path = {name[:200]!r}: after the @ is no branch, tag or commit")
     return model_id, revision or None
 
 
@@ -104,19 +117,47 @@ def _wheel() -> Path | None:
     return None
 
 
-def _from_hub(
-    model_id: str, revision: str | None, offline: bool, endpoint: str | None, cache: Path | None
-) -> Path:
-    from llmrs.models import hub
+class _Source(NamedTuple):
+    """A model on the hub, and which of its files count."""
 
-    try:
-        cached = hub.find_cached(model_id, revision, cache)
-        if cached is None and not offline:
-            return hub.download(model_id, revision, endpoint, cache)
-    except hub.DownloadError as error:
-        raise ModelError(f"model {model_id} cannot be downloaded: {error}; {_remedy(model_id)}") from None
+    model_id: str
+    revision: str | None
+    engine: str
+    model_file: str | None
+    cache: Path | None
+
+    def cached(self) -> Path | None:
+        from llmrs.models import hub
+
+        return hub.find_cached(
+            self.model_id, self.revision, self.cache, engine=self.engine, model_file=self.model_file
+        )
+
+    def download(self, endpoint: str | None) -> Path:
+        from llmrs.models import hub
+        from llmrs.models.transfer import DownloadError
+
+        try:
+            return hub.download(
+                self.model_id,
+                self.revision,
+                endpoint,
+                self.cache,
+                engine=self.engine,
+                model_file=self.model_file,
+            )
+        except DownloadError as error:
+            remedy = _remedy(self.model_id)
+            raise ModelError(f"model {self.model_id} cannot be downloaded: {error}; {remedy}") from None
+
+
+def _from_hub(source: _Source, *, offline: bool, update: bool, endpoint: str | None) -> Path:
+    cached = None if update and not offline else source.cached()
+    if cached is None and not offline:
+        return source.download(endpoint)
     if cached is None:
-        raise ModelError(f"model {model_id} is not on this machine, and offline is set; {_remedy(model_id)}")
+        remedy = _remedy(source.model_id)
+        raise ModelError(f"model {source.model_id} is not on this machine, and offline is set; {remedy}")
     return cached
 
 

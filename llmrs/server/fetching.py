@@ -22,8 +22,13 @@ def fetch_model(config: Config) -> None:
     """
     if not needs_download(config):
         return
-    command = [sys.executable, "-m", "llmrs", "fetch", "--config", os.devnull, config.model_path]
+    command = [sys.executable, "-m", "llmrs", "fetch", "--config", os.devnull, "--engine", config.engine]
+    if config.model_file is not None:
+        command.append(f"--model-file={config.model_file}")
+    if config.offline:
+        command.append("--offline")
     own = {option.env for option in OPTIONS}
     environ = {name: value for name, value in os.environ.items() if name not in own}
-    if subprocess.call([*command, *(["--offline"] if config.offline else [])], env=environ):
+    # The hub's token goes by the environment, which other users cannot read as they can a command line.
+    if subprocess.call([*command, "--", config.model_path], env=environ, stdout=subprocess.DEVNULL):
         raise ModelError(f"model_path = {config.model_path[:200]}: it could not be fetched, see the log")

@@ -196,7 +196,7 @@ class TestModels:
         )
         backend.close = lambda: vars(backend).update(closed=True)
         door("llmrs.backends", open_backend=lambda config: backend)
-        door("llmrs.models.resolve", resolve=lambda name, offline: f"/models/{name}")
+        door("llmrs.models.resolve", resolve=lambda name, **how: f"/models/{name}")
         return backend
 
     def test_local(self, run, backend):
@@ -247,19 +247,62 @@ class TestModels:
 
 
 class TestFetch:
+    @pytest.fixture
+    def calls(self, door):
+        """What was asked for, less what is as by default."""
+        usual = {"engine": "auto", "model_file": None, "offline": False, "update": False}
+        calls = []
+
+        def resolve(name, **how):
+            calls.append((name, {key: value for key, value in how.items() if value != usual[key]}))
+            return f"/models/{name}"
+
+        door("llmrs.models.resolve", resolve=resolve)
+        return calls
+
     @pytest.mark.parametrize(
-        ("argv", "call"),
+        ("argv", "name", "how"),
         [
-            (["org/m"], ("org/m", False)),
-            (["--offline", "org/m"], ("org/m", True)),
-            ([], (Config().model_path, False)),
+            (["org/m"], "org/m", {}),
+            (["org/m@v1"], "org/m@v1", {}),
+            (["org/m", "--revision", "v1"], "org/m@v1", {}),
+            (["--offline", "org/m"], "org/m", {"offline": True}),
+            (["--update", "org/m"], "org/m", {"update": True}),
+            (
+                ["org/m", "--engine=openvino", "--model-file=onnx/model.onnx"],
+                "org/m",
+                {"engine": "openvino", "model_file": "onnx/model.onnx"},
+            ),
+            ([], Config().model_path, {}),
         ],
     )
-    def test_prints_the_folder(self, run, door, argv, call):
-        calls = []
-        door("llmrs.models.resolve", resolve=lambda name, offline: calls.append((name, offline)) or "/folder")
-        assert run("fetch", *argv) == (0, "/folder\n", "")
-        assert calls == [call]
+    def test_prints_the_folder(self, run, calls, argv, name, how):
+        assert run("fetch", *argv) == (0, f"/models/{name}\n", "")
+        assert calls == [(name, how)]
+
+    def test_all_local_models_of_a_file(self, run, calls, tmp_path):
+        file = tmp_path / "several.toml"
+        file.write_text(
+            '[[models]]\nmodel_name = "a"\nmodel_path = "org/a"\n'
+            '[[models]]\nmodel_name = "far"\nbackend_url = "http://127.0.0.1:9"\n'
+            '[[models]]\nmodel_name = "b"\nmodel_path = "org/b@v2"\nmodel_file = "onnx/model.onnx"\n'
+        )
+        assert run("fetch", "--config", str(file)) == (0, "/models/org/a\n/models/org/b@v2\n", "")
+        assert calls == [("org/a", {}), ("org/b@v2", {"model_file": "onnx/model.onnx"})]
+
+    @pytest.mark.parametrize("argv", [["--revision", "v1"], ["org/m@v1", "--revision", "v2"]])
+    def test_a_revision_is_of_one_model(self, run, calls, argv):
+        code, out, err = run("fetch", *argv)
+        assert (code, out) == (2, "")
+        assert "--revision needs a MODEL" in err
+        assert not calls
+
+    def test_nothing_to_fetch(self, run, calls, monkeypatch):
+        monkeypatch.setenv("BACKEND_URL", "http://127.0.0.1:9")
+        code, out, err = run("fetch")
+        assert (code, out) == (2, "")
+        assert "no local model" in err
+        assert not calls
 
 
 class LengthEmbedder:
