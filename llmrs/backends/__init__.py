@@ -48,10 +48,14 @@ def open_model(config: Config) -> ModelBackend:
 
 
 def open_engine_client(config: Config, address: str) -> Backend:
-    """A local model that another process computes, at an address. Raises ModelError."""
-    from llmrs.backends.engine_client import EngineClient
+    """A local model that another process computes, at an address. Raises ModelError.
 
-    return EngineClient(config, address)
+    A static one is computed here: asking would take longer, and its table is mapped, and so shared.
+    """
+    from llmrs.backends.engine_client import EngineClient
+    from llmrs.backends.model import is_static
+
+    return open_model(config) if is_static(config) else EngineClient(config, address)
 
 
 def needs_download(config: Config) -> bool:

@@ -24,6 +24,9 @@ INLINE_NUMBERS = 1_000_000
 """So many numbers of a static model's table are added up in about half a millisecond, most of which is
 spent on fetching them from memory: 110 ns for a token's 256 numbers, 500 for 1,024."""
 
+FEWEST_NUMBERS = 256
+"""A token that has fewer takes no less time."""
+
 
 class LocalBackend(ModelBackend):
     """A model computed in this process.
@@ -71,7 +74,7 @@ class LocalBackend(ModelBackend):
         self.precision = opened.precision
         self.description = f"{opened.precision}, {opened.streams} x {opened.threads} threads"
         is_static = isinstance(self.folder.encoder, Static)
-        inline = INLINE_NUMBERS // self.folder.encoder.hidden if is_static else 0
+        inline = INLINE_NUMBERS // max(self.folder.encoder.hidden, FEWEST_NUMBERS) if is_static else 0
         self._limits = Limits(
             batch_size,
             # Every text fits a batch, also where the model takes longer ones than a batch may carry.

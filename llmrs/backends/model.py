@@ -6,11 +6,19 @@ from collections.abc import Sequence
 
 from llmrs.backends.base import Backend
 from llmrs.backends.identity import files_of
+from llmrs.config import Config
 from llmrs.embeddings import Input, ModelInfo, Prepared, Truncate
 from llmrs.models.folder import ModelFolder, read_folder
 from llmrs.models.resolve import model_name, resolve
 from llmrs.models.tokenize import ModelTokenizer
 from llmrs.models.wordtable import Static
+
+
+def is_static(config: Config) -> bool:
+    """Whether a configuration's local model is a static one. Reads no weights. Raises ModelError."""
+    place = resolve(config.model_path, offline=config.offline)
+    folder = read_folder(place, engine=config.engine, model_file=config.model_file)
+    return isinstance(folder.encoder, Static)
 
 
 class ModelBackend(Backend):

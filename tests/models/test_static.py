@@ -7,7 +7,7 @@ import mmap
 import numpy as np
 import pytest
 
-from llmrs.backends.local import INLINE_NUMBERS, LocalBackend
+from llmrs.backends.local import FEWEST_NUMBERS, INLINE_NUMBERS, LocalBackend
 from llmrs.errors import ConfigError, EngineError, InvalidRequest, ModelError
 from llmrs.models.folder import read_folder
 from llmrs.models.static import StaticEngine
@@ -38,7 +38,7 @@ def test_what_is_known_of_it(made):
     assert not folder.normalized
     backend = LocalBackend(str(made.folder))
     assert (backend.precision, backend.info.max_input_tokens) == ("f32", MOST_TOKENS)
-    assert backend.limits.inline_tokens == INLINE_NUMBERS // WIDTH
+    assert backend.limits.inline_tokens == INLINE_NUMBERS // FEWEST_NUMBERS
     assert not backend.limits.spread
     assert backend.computing_since() is None
     assert not backend.is_broken
