@@ -143,11 +143,11 @@ def test_idle_it_ends_at_once_on_interrupt_and_on_terminate() -> None:
 
 
 def test_a_request_in_progress_survives_terminate() -> None:
-    with llmrs(BATCH_SIZE="8") as server:
+    with llmrs(BATCH_SIZE="8", GRACEFUL_TIMEOUT="60") as server:
         answers: list[requests.Response] = []
 
         def ask() -> None:
-            texts = [f"word {i} " * 60 for i in range(600)]
+            texts = [f"word {i} " * 60 for i in range(300)]
             body = {"input": texts, "encoding_format": "base64"}
             answers.append(requests.post(f"{server.url}/v1/embeddings", json=body, timeout=60))
 
@@ -159,15 +159,15 @@ def test_a_request_in_progress_survives_terminate() -> None:
         asking.join(60)
         assert server.wait(60) == 0
         assert answers[0].status_code == 200
-        assert len(answers[0].json()["data"]) == 600
+        assert len(answers[0].json()["data"]) == 300
 
 
 def test_while_draining_a_kept_connection_is_told_to_come_back() -> None:
-    with llmrs(BATCH_SIZE="8") as server, requests.Session() as session:
+    with llmrs(BATCH_SIZE="8", GRACEFUL_TIMEOUT="60") as server, requests.Session() as session:
         assert session.get(f"{server.url}/readyz", timeout=5).status_code == 200
 
         def ask() -> None:
-            texts = [f"word {i} " * 60 for i in range(600)]
+            texts = [f"word {i} " * 60 for i in range(300)]
             requests.post(f"{server.url}/v1/embeddings", json={"input": texts}, timeout=60)
 
         asking = threading.Thread(target=ask)
