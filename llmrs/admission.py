@@ -52,9 +52,13 @@ class Speed:
         return self._seconds / self._tokens if self._tokens else 0.0
 
     def measure(self, n_tokens: int, seconds: float) -> None:
-        """A batch of so many tokens took so long."""
+        """A batch of so many tokens took so long. One of texts without any counts as of one token.
+
+        Else a flood of them would say that a token takes for ever, and nothing that has tokens be let in to
+        say otherwise.
+        """
         self._seconds = FORGETTING * self._seconds + seconds
-        self._tokens = FORGETTING * self._tokens + n_tokens
+        self._tokens = FORGETTING * self._tokens + max(1, n_tokens)
 
 
 class Admission:

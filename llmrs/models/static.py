@@ -74,7 +74,9 @@ class StaticEngine:
         self.dimensions = folder.dimensions
         self.streams = streams or STREAMS
         self._normalizes = any(isinstance(step, Normalize) for step in folder.steps)
-        self._table = load_table(Weights.of(folder.path), encoder)
+        weights = Weights.of(folder.path)
+        weights.read_ahead()
+        self._table = load_table(weights, encoder)
         golden.check(
             lambda texts: self.embed(texts).matrix,
             vocabulary=encoder.vocabulary,

@@ -111,6 +111,12 @@ class Weights:
             raise ModelError(f"{self.place}: tensor {name} is missing, the file is not the model's")
         return min(prefixes, key=len)
 
+    def read_ahead(self) -> None:
+        """Ask for all pages before they are needed: whoever needs one first would wait for the disk."""
+        if hasattr(mmap, "MADV_WILLNEED"):
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_WILLNEED)
+
     def release_pages(self) -> None:
         """Give back the pages read so far; those that are used again are mapped again."""
         if hasattr(mmap, "MADV_DONTNEED"):

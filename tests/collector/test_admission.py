@@ -115,3 +115,13 @@ def test_single_texts_before_a_flood_do_not_make_the_engine_look_slow() -> None:
         door.admission.speed.measure(10, 0.5)  # a text alone: 20 tokens a second
     door.admission.speed.measure(3000, 30.0)  # the first full batch
     assert door.admission.speed.seconds_per_token == pytest.approx(0.01, rel=0.15)
+
+
+def test_texts_without_tokens_do_not_stop_the_clock() -> None:
+    """A static model's may have none. Their batches take time, and say nothing of how long a token takes."""
+    door = Door()
+    for _ in range(1000):
+        door.admission.speed.measure(0, 1e-5)
+    assert door.admission.speed.seconds_per_token == pytest.approx(1e-5, rel=0.01)
+    door.enter(400, deadline=door.now + 1)
+    door.enter(400, deadline=door.now + 1)
