@@ -14,6 +14,7 @@ from llmrs.config import Config
 from llmrs.embeddings import Limits, Prepared, Vectors
 from llmrs.errors import EngineError
 from llmrs.models.engines import AnyEngine, open_engine
+from llmrs.models.exported import Exported
 from llmrs.models.resolve import DEFAULT_MODEL
 from llmrs.models.wordtable import Static
 
@@ -72,9 +73,10 @@ class LocalBackend(ModelBackend):
         opened = open_engine(self.folder, dtype=dtype, threads=threads, streams=slots)
         self._engine: AnyEngine | None = opened
         self.precision = opened.precision
-        self.description = f"{opened.precision}, {opened.streams} x {opened.threads} threads"
-        is_static = isinstance(self.folder.encoder, Static)
-        inline = INLINE_NUMBERS // max(self.folder.encoder.hidden, FEWEST_NUMBERS) if is_static else 0
+        encoder = self.folder.encoder
+        of = f"{encoder.file.name}, " if isinstance(encoder, Exported) else ""
+        self.description = f"{of}{opened.precision}, {opened.streams} x {opened.threads} threads"
+        inline = INLINE_NUMBERS // max(encoder.hidden, FEWEST_NUMBERS) if isinstance(encoder, Static) else 0
         self._limits = Limits(
             batch_size,
             # Every text fits a batch, also where the model takes longer ones than a batch may carry.

@@ -23,6 +23,7 @@ import transformers as hf
 from families import CASES, Case, make, plain
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
@@ -118,16 +119,23 @@ def write_variants(folder: Path) -> None:
     onnx.save(only, str(place / "model_only_texts.onnx"))
 
 
-def write_quantized_tokens(folder: Path) -> None:
-    """What ONNX Runtime makes of each text alone in the quantized graph: the mean of its token vectors."""
-    session = onnxruntime.InferenceSession(str(folder / "model/onnx/model_quantized.onnx"))
+def write_four_bits(place: Path) -> None:
+    """A graph whose weights are stored as 4 bits."""
+    few_bits = MatMulNBitsQuantizer(onnx.load(str(place / "model.onnx")))
+    few_bits.process()
+    few_bits.model.save_model_to_file(str(place / "model_q4.onnx"))
+
+
+def write_means(folder: Path, name: str) -> None:
+    """What ONNX Runtime makes of each text alone in a graph: the mean of its token vectors."""
+    session = onnxruntime.InferenceSession(str(folder / f"model/onnx/{name}.onnx"))
     tokenizer = hf.AutoTokenizer.from_pretrained(folder / "model")
     rows = []
     for text in json.loads((folder / "texts.json").read_text()):
         ids = np.array([tokenizer(text)["input_ids"]], np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         rows.append(session.run(["last_hidden_state"], feed)[0][0].mean(axis=0))
-    np.save(folder / "quantized-means.npy", np.stack(rows))
+    np.save(folder / f"{name}.npy", np.stack(rows))
 
 
 def write_broken(folder: Path) -> None:
@@ -186,7 +194,7 @@ def write_case(name: str, folder: Path, seed: int) -> None:
     export(encoder, folder / "model/onnx/model.onnx", inputs, ("last_hidden_state",))
     if name == "bert":
         write_variants(folder)
-        write_quantized_tokens(folder)
+        write_means(folder, "model_quantized")
     for file in (folder / "model").glob("model*.safetensors*"):
         file.unlink()
 
@@ -199,4 +207,5 @@ if __name__ == "__main__":
             write_case(name, place / name, number)
         sys.argv = sys.argv[2:]
         runpy.run_path(sys.argv[0])
+        write_four_bits(Path(sys.argv[1]) / "onnx")
     write_broken(place / "broken")

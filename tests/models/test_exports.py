@@ -148,13 +148,23 @@ def test_weights_beside_the_graph_in_the_hubs_cache(exports, bert, same_filesyst
     assert sorted(blobs.iterdir()) == before
 
 
-# -- dynamic quantization -------------------------------------------------------------------------
+# -- quantized models -----------------------------------------------------------------------------
 
 
 def without_steps(folder):
     """Mean pooling alone."""
     (folder / "modules.json").unlink()
     return folder
+
+
+@pytest.mark.model
+def test_weights_of_four_bits_are_multiplied_as_floats_where_that_is_asked_for(exports, references):
+    """Not as integers, as CPUs do faster: a text would have another vector in a batch than alone."""
+    backend = loaded(exports / "default", model_file="onnx/model_q4.onnx")
+    prepared = backend.prepare(references[0], truncate="end")
+    together = backend.embed(prepared, timeout=TIMEOUT).matrix
+    alone = np.concatenate([backend.embed([each], timeout=TIMEOUT).matrix for each in prepared])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_a_dynamically_quantized_graph_computes_each_text_alone(exports, bert):
@@ -164,7 +174,7 @@ def test_a_dynamically_quantized_graph_computes_each_text_alone(exports, bert):
     texts = texts_of(exports / "bert")
     prepared = backend.prepare(texts)
     alone = np.concatenate([backend.embed([each], timeout=TIMEOUT).matrix for each in prepared])
-    assert cosines(alone, np.load(exports / "bert/quantized-means.npy")).min() >= 0.999
+    assert cosines(alone, np.load(exports / "bert/model_quantized.npy")).min() >= 0.999
     every_way(backend, texts, np.testing.assert_array_equal, alone)
 
 
