@@ -62,7 +62,7 @@ def download(
         listing = patiently(lambda: _ask(model_id, revision or MAIN, endpoint))
         here = _cache(model_id, cache)
         transfer = Transfer(here, listing, model_id, endpoint)
-        transfer.fetch(settings_of(listing.files))
+        transfer.fetch(settings_of(listing.files), leave=False)
         names = needed_files(listing.files, transfer.folder, engine=engine, model_file=model_file)
         transfer.fetch(names)
         here.remember(revision or MAIN, listing)

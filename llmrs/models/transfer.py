@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import hf_hub_url
+from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, tqdm  # type: ignore[attr-defined]
@@ -24,6 +24,10 @@ from llmrs.models.hubcache import HubCache
 from llmrs.models.listing import Listed, Listing, checksum_of
 
 T = TypeVar("T")
+
+# The client would look for AI tools among the environment's variables, by a list that it first asks the hub
+# for without a word to anybody, and tell the hub which it found.
+constants.HF_HUB_DISABLE_TELEMETRY = True
 
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts, where the hub or the network may be well again."""
@@ -59,8 +63,8 @@ class Transfer:
         # Sizes are those of the files, so nothing may be compressed on its way.
         self._headers = {**build_hf_headers(library_name="llmrs"), "Accept-Encoding": "identity"}
 
-    def fetch(self, names: Iterable[str]) -> None:
-        """Bring those of the files that are not there yet.
+    def fetch(self, names: Iterable[str], *, leave: bool = True) -> None:
+        """Bring those of the files that are not there yet; `leave` the bar when they are there.
 
         Raises:
             DownloadError: they are not what the listing says, or there is no room for them.
@@ -69,7 +73,7 @@ class Transfer:
         files = [self._listing.files[name] for name in names]
         missing = [file for file in files if not self._cache.has(self._listing.commit, file)]
         total = self._check_sizes(missing)
-        with progress_bar(self._model_id, total) as bar:
+        with progress_bar(self._model_id, total, leave) as bar:
             for file in missing:
                 self._bring(file, bar)
                 self._cache.link(self._listing.commit, file)
@@ -143,10 +147,12 @@ class _Sink(io.BufferedWriter):
         return super().write(data)
 
 
-def progress_bar(model_id: str, total: int) -> Any:
-    """A bar on standard error where that is a terminal, with nothing to say where nothing is to come."""
+def progress_bar(model_id: str, total: int, leave: bool) -> Any:
+    """A bar on standard error where that is a terminal, and none where nothing is to come."""
     quiet = None if total else True  # None: unless this is a terminal
-    return tqdm(total=total, unit="B", unit_scale=True, desc=model_id[-40:], disable=quiet)  # type: ignore[no-untyped-call]
+    return tqdm(  # type: ignore[no-untyped-call]
+        total=total, unit="B", unit_scale=True, desc=model_id[-40:], disable=quiet, leave=leave
+    )
 
 
 def patiently(attempt: Callable[[], T], pauses: tuple[float, ...] = PAUSES) -> T:

@@ -444,3 +444,9 @@ def test_a_cache_without_links(hub, cache, fetch, monkeypatch):
 def test_a_cache_that_cannot_be_written(hub, cache, fetch):
     cache.write_text("a file where the cache should be")
     assert "(NotADirectoryError)" in refusal(fetch) or "(FileExistsError)" in refusal(fetch)
+
+
+def test_a_hub_that_hangs(hub, fetch, monkeypatch):
+    monkeypatch.setattr(hub_module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(HubServer, "answer", lambda self, request: self.go_on.wait(60))
+    assert "cannot be reached" in refusal(fetch)
