@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from llmrs.models.families import FAMILIES
 from llmrs.server.app import create_app
 from tests.bench import bench_module
 from tests.engines import FakeBackend
+from tests.models.hub_server import HubServer
+from tests.models.makers import make_model
 from tests.processes import ROOT, Server, clean_environment, llmrs, run
 
 READMES = ["README.md", "README-ZH.md"]
@@ -71,6 +74,28 @@ def test_every_curl_line_works(document: str, least: int, running: Server) -> No
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         json.loads(done.stdout)
+
+
+def test_the_commands_that_get_a_model_work(tmp_path: Path) -> None:
+    """With a hub of our own; what would serve says instead what it would serve."""
+    section = text("docs/models.md").partition("## Getting a model")[2].partition("\n## ")[0]
+    script = "\n".join(body for language, body in BLOCK.findall(section) if language == "bash")
+    model, commit = re.findall(r"fetch (\S+)@(\w{40})", script)[0]
+    make_model(tmp_path / "repository")
+    with HubServer(tmp_path / "repository", model) as hub:
+        hub.commits["main"] = commit
+        program = f"{shlex.quote(sys.executable)} -m llmrs"
+        script = re.sub(r"\bllmrs$", f"{program} models", script, flags=re.MULTILINE)
+        script = script.replace("llmrs fetch", f"{program} fetch")
+        done = subprocess.run(
+            ["bash", "-ec", script], capture_output=True, text=True, timeout=120, cwd=tmp_path,
+            env=clean_environment(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "home")),
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(f"/snapshots/{commit}\n") == 3
+    assert done.stdout.count(" up\n") == 3
+    assert (tmp_path / "models.tar").stat().st_size
+    assert hub.fetched
 
 
 @pytest.mark.parametrize("readme", READMES)
