@@ -107,7 +107,7 @@ def test_an_interrupted_fetch_goes_on(
     folder = Path(done.stdout.rstrip("\n"))
     assert folder == storage(env) / "snapshots" / COMMIT
     assert (folder / WEIGHTS).read_bytes() == large
-    wait_until(lambda: (CHUNK, SIZE - CHUNK) in sent(hub))
+    assert sent(hub)[1:] == [(CHUNK, SIZE - CHUNK)]
     assert not list(storage(env).rglob("*.incomplete"))
 
 
@@ -170,13 +170,12 @@ def test_the_home_of_the_hubs_client(hub: HubServer, env: dict[str, str], tmp_pa
     assert (again.returncode, again.stdout) == (0, done.stdout)
 
 
-@pytest.mark.parametrize("how", [{"OFFLINE": "1"}, {"HF_HUB_OFFLINE": "1"}, {}])
-def test_a_server_starts_from_the_cache(hub: HubServer, env: dict[str, str], how: dict[str, str]) -> None:
-    """A hub that accepts and never answers delays nothing, because it is not asked."""
+def test_a_server_starts_from_the_cache(hub: HubServer, env: dict[str, str]) -> None:
+    """A hub that fails or hangs delays nothing, because it is not asked."""
     assert run("fetch", MODEL, **env).returncode == 0
     asked = len(hub.requests)
     hub.refuse = (500, "")
-    with llmrs(MODEL_PATH=MODEL, **env, **how):
+    with llmrs(MODEL_PATH=MODEL, **env):
         assert len(hub.requests) == asked
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ class HubServer:
     Attributes:
         requests: method and path of every request, in order.
         tokens: the Authorization headers that came.
-        ranges: first byte and number of bytes sent of each file that was sent, in order.
+        ranges: of each file that is sent, its name, the first byte and the number of bytes, in order.
         commits: of the branches and tags, by name.
         refuse: status and hub error code that every request is answered with; None to serve.
         failures: statuses that the next requests for a file's content are answered with.
@@ -162,15 +163,13 @@ class HubServer:
         end = len(body)
         if name == self.cut:
             self.cut, end, request.close_connection = None, len(body) // 2, True
+        self.ranges.append((name, start, end - start))
         stop = self.stall[1] if self.stall and self.stall[0] == name else end
-        try:
+        with suppress(OSError):  # it has gone
             request.wfile.write(body[start:stop])
             if stop < end:
                 self.go_on.wait(60)
                 request.wfile.write(body[max(start, stop) : end])
-        except OSError:  # it has gone
-            end = stop
-        self.ranges.append((name, start, end - start))
 
 
 def _entry(file: Path) -> dict[str, Any]:
