@@ -469,8 +469,6 @@ def _ineffective(config: Config) -> Iterator[str]:
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
                 f"{config.backend_type} ({config.sources['backend_type']})"
             )
-    if config.admin_key is not None and config.processes > 1:
-        yield "admin_key is not used, because only one of several processes would be reached by it"
     for key in ("key_concurrency", "key_rate"):
         if getattr(config, key) and not config.asks_for_keys:
             yield (

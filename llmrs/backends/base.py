@@ -131,6 +131,14 @@ class Backend(ABC):
         return False
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether its files have been replaced since it has read them. Asked only of one that is down.
+
+        Then whoever computes for it cannot load them again, and it must be opened anew. By default never.
+        """
+        return False
+
+    @property
     def replicas(self) -> Sequence[ReplicaState]:
         """The addresses that batches are spread over; by default there is no choice, and none."""
         return ()

@@ -14,12 +14,12 @@ from typing import ClassVar, Literal
 import msgspec
 
 from llmrs.backends.frames import BATCH, MODEL, Standing, Wanted, read_vectors, write_batch
-from llmrs.backends.identity import DIGEST_BYTES, digest_of, settings_of
+from llmrs.backends.identity import DIGEST_BYTES, digest_of, files_of, settings_of
 from llmrs.backends.model import ModelBackend
 from llmrs.backends.transport import Answer, Transport
 from llmrs.config import Config
 from llmrs.embeddings import Limits, Prepared, Vectors
-from llmrs.errors import DeadlineExceeded, EngineError, NotReady, ServiceError, UpstreamError
+from llmrs.errors import DeadlineExceeded, EngineError, ModelError, NotReady, ServiceError, UpstreamError
 
 SLOTS = 4
 """Batches under way from one gateway: one computed, the next ready, for the two streams that an engine
@@ -87,6 +87,13 @@ class EngineClient(ModelBackend):
             raise NotReady(LOADING)
         if standing.state == "failed":
             raise UpstreamError(standing.reason)
+
+    @property
+    def is_outdated(self) -> bool:
+        try:
+            return files_of(self.folder.path) != self.files
+        except ModelError:
+            return True
 
     def close(self) -> None:
         self._transport.close()

@@ -7,6 +7,7 @@ loads the model and is what gunicorn calls in its worker, after the fork and aft
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,6 @@ import falcon
 from falcon.routing import CompiledRouter
 
 from llmrs import wire
-from llmrs.backends import open_backend, open_engine_client
 from llmrs.backends.base import Backend
 from llmrs.backends.frames import BATCH, MODEL
 from llmrs.config import Config, load
@@ -43,15 +43,18 @@ from llmrs.server.hosting import Hosting
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
+from llmrs.server.notices import Notices
+from llmrs.server.opening import open_here, open_usable
 from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.registry import Registry
+from llmrs.server.reloading import Reloading
 from llmrs.server.requestlog import RequestLog
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings
 from llmrs.server.series import Family
 from llmrs.server.serving import ServedModel
 from llmrs.server.snapshots import Snapshots
-from llmrs.server.switch import Switch
+from llmrs.server.switch import Switch, row_of
 
 if TYPE_CHECKING:
     from llmrs.server.tracing import Tracing
@@ -65,6 +68,7 @@ class Application:
     Attributes:
         draining: whether the process has been asked to end; the server sets what to ask.
         payload_memory: what the bodies of requests take.
+        registry: what is served.
 
     Args:
         backends: one for each model of the configuration; none where it serves as the `engine`, which
@@ -80,11 +84,13 @@ class Application:
         self._tracing = _open_tracing(config)
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
-        self._registry = Registry([*map(self._serve, backends, () if engine else config.served)])
+        self.registry = Registry([*map(self._serve, backends, () if engine else config.served)])
         self.metrics.watch(self.models)
         changed = lambda: self.metrics.show(self.models)  # noqa: E731
-        self.hosting = Hosting(self._registry, config, self._serve, changed) if engine else None
-        self._switch = Switch(self._registry, config, _open, self._serve, changed)
+        self.hosting = Hosting(self.registry, config, self._serve, changed) if engine else None
+        self._switch = Switch(self.registry, config, open_here, self._serve, changed)
+        notices = None if room.folder is None or engine else Notices(room.folder, os.getpid())
+        self._reloading = Reloading(self._switch, self.registry, notices)
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
         self.metrics.lost_log_lines = lambda: self.request_log.lost
@@ -93,7 +99,7 @@ class Application:
         if room.folder is not None and config.metrics != "off":
             self._snapshots = Snapshots(room.folder, self._own_families, room.role)
             self._families = self._snapshots.families
-        self._may_switch = config.watch_config and not engine
+        self._watches_file = config.watch_config
         self._falcon = self._routes(config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -110,7 +116,7 @@ class Application:
     @property
     def models(self) -> Sequence[ServedModel]:
         """What is served now, the default model first."""
-        return self._registry.models
+        return self.registry.models
 
     def _serve(self, backend: Backend, config: Config) -> ServedModel:
         return ServedModel(backend, config, self.metrics, self._tokenizing, lambda: self.draining())
@@ -126,7 +132,9 @@ class Application:
             model.watch()
         if self.hosting is not None:
             self.hosting.watch()
-        elif self._may_switch:
+            return
+        self._reloading.watch()
+        if self._watches_file:
             self._switch.watch()
 
     def abort(self) -> None:
@@ -136,6 +144,7 @@ class Application:
 
     def close(self) -> None:
         """Answer what waits, stop the threads, release the backends."""
+        self._reloading.close()
         if self._snapshots is not None:
             self._snapshots.close()
         for model in self.models:
@@ -157,7 +166,7 @@ class Application:
             app.add_route(MODEL, Standings(self.hosting))
         else:
             self._add_api(app, config)
-        health = Health(self._registry, lambda: self.draining())
+        health = Health(self.registry, lambda: self.draining())
         self.metrics.ready = lambda: health.not_ready() is None
         app.add_route("/health", health)
         app.add_route("/readyz", health)
@@ -171,7 +180,7 @@ class Application:
         return app
 
     def _add_api(self, app: falcon.App[Any, Any], config: Config) -> None:
-        registry = self._registry
+        registry = self.registry
         embeddings: Posted = OpenAIEmbeddings(registry, config, self._writing, self.payload_memory)
         embed: Posted = Embed(registry, config, self._writing, self.payload_memory)
         if config.key_concurrency or config.key_rate:
@@ -183,8 +192,8 @@ class Application:
         app.add_route("/embed", embed)
         app.add_route("/v1/models", models)
         app.add_route("/v1/models/{name:path}", models, suffix="one")
-        if config.admin_key is not None and config.processes == 1:
-            app.add_route(RELOAD, Reload(self._switch, registry, config.admin_key))
+        if config.admin_key is not None:
+            app.add_route(RELOAD, Reload(self._reloading, config.admin_key))
 
 
 def _open_tracing(config: Config) -> Tracing | None:
@@ -221,10 +230,11 @@ def get_app(config: Config | None = None) -> Application:
         for warning in config.warnings:
             log.warning("%s", warning)
         began = time.monotonic()
-        app = _create(config)
+        app = _create_later(config) if room.is_later else _create(config)
     except StartupError as error:
         log.critical("%s", error)
-        raise SystemExit(ModelError.exit_code) from None
+        # A second one with that code would end the master before it has tidied up, with another code.
+        raise SystemExit(ModelError.exit_code if room.fails_first() else 1) from None
     app.watch_backends()
     for model in app.models:
         if model.health.reason is None:
@@ -237,10 +247,33 @@ def get_app(config: Config | None = None) -> Application:
 def _create(config: Config) -> Application:
     """The application for this process's role, see `processes`."""
     if room.role != "engine":
-        return create_app([_open(model) for model in config.served], config, load_keys(config))
+        return create_app([open_here(model) for model in config.served], config, load_keys(config))
     app = Application((), _without_limits(config), ApiKeys(()), engine=True)
     assert app.hosting is not None
-    app.hosting.open(strict=True)
+    app.hosting.open(strict=not room.is_later)
+    return app
+
+
+def _create_later(config: Config) -> Application:
+    """The application of a process that takes another one's place, with the models of the present.
+
+    Those that cannot be served are left out, and /health tells of them. If none can, those of the start are
+    served.
+    """
+    try:
+        now = config.reread()
+    except ConfigError as error:
+        log.error("the configuration cannot be used, the one of the start is: %s", error)
+        return _create(config)
+    now = replace(config, models=tuple(row_of(config, row) for row in now.served))
+    if room.role == "engine":
+        return _create(now)
+    opened, trouble = open_usable(now.served)
+    if not opened:
+        return _create(config)
+    rows, backends = zip(*opened, strict=True)
+    app = create_app(backends, replace(now, models=rows), load_keys(config))
+    app.registry.trouble = trouble
     return app
 
 
@@ -257,18 +290,6 @@ def _without_limits(config: Config) -> Config:
         log_requests=0.0,
         tracing="off",
     )
-
-
-def _open(config: Config) -> Backend:
-    """A model's backend in this process's role. Raises StartupError."""
-    if room.role == "gateway" and config.uses_local_backend:
-        return open_engine_client(config, room.address)
-    if room.role == "alone" and config.has_engine_process:
-        raise ConfigError(
-            f"model {config.model_name or config.model_path}: a local model behind several processes is "
-            "computed by one more, which is there from the next start on"
-        )
-    return open_backend(config)
 
 
 def _answer_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:

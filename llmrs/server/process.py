@@ -119,6 +119,7 @@ def _open_room(config: Config) -> None:
 
 def _worker_joins(server: Any, worker: Any) -> None:
     """A worker has been forked: the one that computes has a listener of its own."""
+    room.is_later = worker.age > worker.cfg.workers
     if (listener := room.join()) is not None:
         for public in worker.sockets:
             public.sock.close()  # or connections would wait in it when the gateways have closed theirs

@@ -36,11 +36,14 @@ class Room:
         role: what this process is: `alone` with its model or its HTTP backends, a `gateway`, or the
             `engine`.
         folder: None where there is only one process.
+        is_later: whether this process was started in place of another one, and not with the first: others
+            may be serving, and what was served at the first start may be no more.
     """
 
     def __init__(self) -> None:
         self.role: Literal["alone", "gateway", "engine"] = "alone"
         self.folder: Path | None = None
+        self.is_later = False
         self._listener: socket.socket | None = None
         self._locks: list[int] = []  # open as long as the process is
         self._owner = 0
@@ -98,6 +101,16 @@ class Room:
     def is_needed(self) -> bool:
         """In a worker that has been told to end: whether others still need it."""
         return self.role == "engine" and not self._is_free("gateways.lock")
+
+    def fails_first(self) -> bool:
+        """In a worker that cannot start: whether none has failed before it."""
+        if self.folder is None:
+            return True
+        try:
+            self._path("failed").touch(0o600, exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def close(self) -> None:
         """In the master, at its end: leave nothing behind."""

@@ -83,8 +83,15 @@ class Switch:
             self._config = config
             return self._registry.trouble
 
+    def mend(self) -> None:
+        """Open models anew whose files were replaced, so that nobody can load the old ones any more."""
+        with self._one_at_a_time:
+            if any(map(_is_outdated, self._registry.models)):
+                self._registry.trouble = self._switch(self._config)
+
     def _switch(self, config: Config) -> dict[str, str]:
-        old = {_settings(model.config): model for model in self._registry.models}
+        before = self._registry.models
+        old = {_settings(model.config): model for model in before if not _is_outdated(model)}
         models: list[ServedModel] = []
         trouble: dict[str, str] = {}
         for row in config.served:
@@ -97,26 +104,24 @@ class Switch:
                     known = isinstance(error, StartupError)
                     log.error("model %s cannot be served: %s", name, error, exc_info=not known)
                     trouble[name] = str(error) if known else "it cannot be loaded, see the log"
-                    model = next((each for each in old.values() if name in each.names), None)
+                    model = next((each for each in before if name in each.names), None)
             if model is not None and model not in models:
                 models.append(model)
         if not models:
             return trouble  # nothing can be served as it is asked for: rather what there is than nothing
-        if tuple(models) == self._registry.models:
+        if tuple(models) == before:
             return trouble
         self._registry.models = tuple(models)
         self._changed()
         log.info("served: %s", ", ".join(model.name for model in models))
-        for model in old.values():
+        for model in before:
             if model not in models:
                 gevent.spawn(retire, model)
         return trouble
 
     def _load(self, row: Config) -> ServedModel:
         """A model, ready to take its place. Raises StartupError."""
-        # What is for the whole service stays as it was at the start.
-        own = {key: getattr(row, key) for key in PER_MODEL}
-        return load(replace(self._start, models=(), **own), self._open, self._serve)
+        return load(row_of(self._start, row), self._open, self._serve)
 
     def _watch(self) -> None:
         before = None
@@ -139,6 +144,15 @@ class Switch:
         waits = [key for key in rest if getattr(config, key) != getattr(self._config, key)]
         if waits:
             log.warning("changed with the next start: %s", ", ".join(waits))
+
+
+def row_of(service: Config, model: Config) -> Config:
+    """A model of a configuration read later: what is for the whole service stays as it was at the start."""
+    return replace(service, models=(), **{key: getattr(model, key) for key in PER_MODEL})
+
+
+def _is_outdated(model: ServedModel) -> bool:
+    return model.reason is not None and model.backend.is_outdated
 
 
 def _settings(config: Config) -> tuple[object, ...]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 
-from tests.integration.house import TEXT, Callers, House, embedding, post, running, served, unit
+from tests.integration.house import TEXT, Callers, House, embedding, post, reload, running, served, unit
 from tests.integration.test_processes import children, is_whole, metrics
 from tests.models.makers import write_safetensors
-from tests.processes import Server, wait_until
+from tests.processes import Server, run, wait_until
 
 NAMES = ["default", "tiny", "first"]
 
@@ -28,15 +29,13 @@ def tables(house: House, tiny: Any) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def known(house: House) -> Iterator[dict[str, list[np.ndarray]]]:
+def known(house: House) -> dict[str, list[np.ndarray]]:
     """The vectors that one process gives; of `tiny` also those it will have after a switch."""
     house.write(*tables(house, house.tiny))
     with running(house) as single:
-        yield {
-            "default": [embedding(single, "default")],
-            "tiny": [embedding(single, "tiny"), unit(house.other.oracle(house.other_ids(TEXT)))],
-            "first": [embedding(single, "first")],
-        }
+        vectors = {name: [embedding(single, name)] for name in NAMES}
+    vectors["tiny"].append(unit(house.other.oracle(house.other_ids(TEXT))))
+    return vectors
 
 
 def ask_all(server: Server) -> None:
@@ -46,7 +45,18 @@ def ask_all(server: Server) -> None:
             assert post(server, name).status_code == 200
 
 
-def test_each_model_is_the_one_asked_for_and_is_switched_without_a_lost_request(
+def trouble(server: Server) -> dict[str, str]:
+    return requests.get(f"{server.url}/health", timeout=5).json().get("trouble", {})
+
+
+def kill_engine(server: Server) -> None:
+    """End the process that computes, and wait until the master has noticed."""
+    victim = next(pid for pid, computes in children(server).items() if computes)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in children(server), 30, server)
+
+
+def test_every_client_gets_its_models_vectors_through_a_switch_and_the_engines_death(
     house: House, known: dict[str, list[np.ndarray]]
 ) -> None:
     with several(house) as server:
@@ -61,8 +71,13 @@ def test_each_model_is_the_one_asked_for_and_is_switched_without_a_lost_request(
             before = callers.counts["tiny", 0]
             callers.wait(1, "tiny")
             assert callers.counts["tiny", 0] == before, "both gateways have left the old one"
-        assert not callers.faults
-        assert not callers.refused
+            assert not callers.refused
+            kill_engine(server)
+            callers.wait(0, "first")  # which the gateways ask themselves
+            wait_until(lambda: is_whole(server), 60, server)
+            callers.wait(0, "default")
+            callers.wait(1, "tiny")
+        assert not callers.faults, "only 503 with Retry-After, for models that nobody computes"
 
 
 def test_metrics_tell_of_every_model_once(house: House) -> None:
@@ -85,23 +100,6 @@ def test_metrics_tell_of_every_model_once(house: House) -> None:
             assert found[f"llmrs_backend_up{label}"] == 1
 
 
-def test_a_dead_engine_comes_back_with_all_its_models(
-    house: House, known: dict[str, list[np.ndarray]]
-) -> None:
-    with several(house) as server:
-        wait_until(lambda: is_whole(server), 30, server)
-        with Callers(server, known) as callers:
-            callers.wait()
-            victim = next(pid for pid, computes in children(server).items() if computes)
-            os.kill(victim, signal.SIGKILL)
-            callers.wait(0, "first")
-            wait_until(lambda: victim not in children(server) and is_whole(server), 60, server)
-            callers.wait()
-        assert not callers.faults, "only 503 with Retry-After, for models that nobody computes"
-        for name in NAMES:
-            assert embedding(server, name) @ known[name][0] > 0.999
-
-
 def test_a_model_that_the_engine_cannot_load_leaves_the_old_one(house: House) -> None:
     house.write(*tables(house, house.tiny))
     with several(house) as server:
@@ -109,10 +107,79 @@ def test_a_model_that_the_engine_cannot_load_leaves_the_old_one(house: House) ->
         before = embedding(server, "tiny")
         write_safetensors(house.other.folder / "model.safetensors", {"x": np.zeros(3)})
         house.write(*tables(house, house.other))
-        trouble = lambda: requests.get(f"{server.url}/health", timeout=5).json().get("trouble")  # noqa: E731
-        wait_until(lambda: all(trouble() is not None for _ in range(20)), 60, server)
-        assert "model.safetensors" in trouble()["tiny"]
+        wait_until(lambda: all(trouble(server) for _ in range(20)), 60, server)
+        assert "model.safetensors" in trouble(server)["tiny"]
         for _ in range(10):
             assert (embedding(server, "tiny") == before).all()
         house.write(*tables(house, house.tiny))
-        wait_until(lambda: all(trouble() is None for _ in range(20)), 60, server)
+        wait_until(lambda: all(not trouble(server) for _ in range(20)), 60, server)
+
+
+def test_a_reload_is_applied_by_all_processes_before_it_is_answered(house: House) -> None:
+    house.write(house.http("first"), house.local("tiny", house.tiny))
+    with several(house, WATCH_CONFIG="false") as server:
+        wait_until(lambda: is_whole(server), 30, server)
+        house.write(house.local("new", house.other), house.local("tiny", house.tiny), house.http("first"))
+        answer = reload(server)
+        names = ["new", "tiny", "first"]
+        assert (answer.status_code, answer.json()) == (200, {"models": names, "failed": {}})
+        for _ in range(10):
+            assert served(server) == names
+            assert post(server, "new").status_code == 200
+        write_safetensors(house.other.folder / "model.safetensors", {"x": np.zeros(3)})
+        house.write(house.local("tiny", house.other), house.http("second"))
+        answer = reload(server)
+        assert answer.json()["models"] == ["tiny", "second"]
+        assert "model.safetensors" in answer.json()["failed"]["tiny"]
+        for _ in range(10):
+            assert served(server) == ["tiny", "second"]
+        house.write(house.local("tiny", more="batch_size = 0"))
+        assert reload(server).status_code == 400
+        for _ in range(10):
+            assert served(server) == ["tiny", "second"]
+
+
+def test_restarted_processes_serve_what_the_configuration_says_by_then(house: House) -> None:
+    """Also where the model of the first start is gone, and where one is broken."""
+    house.write(house.local("tiny", house.tiny))
+    with several(house) as server:
+        wait_until(lambda: is_whole(server), 30, server)
+        broken = house.local("broken", house.tiny, 'default_prompt = "nothing"')
+        house.write(house.local("tiny", house.other), broken, house.http("first"))
+        wait_until(lambda: all(served(server) == ["tiny", "first"] for _ in range(20)), 60, server)
+        shutil.rmtree(house.tiny.folder)
+        before = set(children(server))
+        for victim in sorted(before, key=children(server).__getitem__):  # the engine last
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda victim=victim: victim not in children(server), 30, server)
+        wait_until(lambda: not before & set(children(server)) and is_whole(server), 60, server)
+        assert served(server) == ["tiny", "first"]
+        assert embedding(server, "tiny") @ unit(house.other.oracle(house.other_ids(TEXT))) > 0.999
+        assert trouble(server).keys() == {"broken"}
+
+
+def test_files_that_were_replaced_are_read_by_all_when_the_engine_starts_again(house: House) -> None:
+    house.write(house.local("tiny", house.tiny))
+    with several(house) as server:
+        wait_until(lambda: is_whole(server), 30, server)
+        old, new = embedding(server, "tiny"), unit(house.other.oracle(house.other_ids(TEXT)))
+        os.replace(house.other.folder / "model.safetensors", house.tiny.folder / "model.safetensors")
+        assert (embedding(server, "tiny") == old).all()
+        kill_engine(server)
+        seen = []
+
+        def is_new() -> bool:
+            answer = post(server, "tiny")
+            if answer.status_code == 200:
+                seen.append(np.array(answer.json()["data"][0]["embedding"]) @ new)
+            return len(seen) > 20
+
+        wait_until(is_new, 60, server)
+        wait_until(lambda: is_whole(server), 30, server)
+        assert min(seen) > 0.999, "no vector of the old weights after those of the new"
+
+
+def test_a_start_that_fails_in_every_process_has_the_exit_code_of_a_model(tmp_path: Path) -> None:
+    done = run("serve", "--port", "0", PROCESSES="3", WORKER_CLASS="llmrs", DEFAULT_PROMPT="nothing")
+    assert done.returncode == 3, done.stderr
+    assert "default_prompt" in done.stderr
