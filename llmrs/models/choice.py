@@ -2,8 +2,7 @@
 
 The one place that knows the order: a static model is a word table and nothing else; of others, weights of a
 family that can be built come first, because that graph packs texts and is the fastest; then what has been
-exported. `engine` and `model_file` of the configuration
-say otherwise.
+exported. `engine` and `model_file` of the configuration say otherwise.
 """
 
 from __future__ import annotations

@@ -178,6 +178,20 @@ def test_a_dynamically_quantized_graph_computes_each_text_alone(exports, bert):
     every_way(backend, texts, np.testing.assert_array_equal, alone)
 
 
+@pytest.mark.parametrize(("file", "forgets"), [("model_quantized", True), ("model", False)])
+def test_what_belongs_to_a_shape_is_not_kept_where_every_length_is_one(bert, file, forgets, monkeypatch):
+    seen = []
+
+    def compile_model(core, model, device, settings):
+        seen.append(settings.get("CPU_RUNTIME_CACHE_CAPACITY"))
+        return plain(core, model, device, settings)
+
+    plain = ov.Core.compile_model
+    monkeypatch.setattr(ov.Core, "compile_model", compile_model)
+    loaded(without_steps(bert), model_file=f"onnx/{file}.onnx")
+    assert seen == [0 if forgets else None]
+
+
 def test_a_graph_whose_texts_see_each_other_is_refused(bert, monkeypatch):
     monkeypatch.setattr("llmrs.models.foreign.mixes_texts", lambda model: False)
     with pytest.raises(ModelError, match="than alone"):
