@@ -75,6 +75,7 @@ class Collector:
         self._running: set[Batch] = set()
         self._computing = Computing()
         self._closed: Callable[[], ServiceError] | None = None
+        self._held = False
         self.dropped_texts: Counter[str] = Counter()
         """Texts so far that were queued and not computed, by the reasons in DROPS."""
 
@@ -156,11 +157,24 @@ class Collector:
     def close(self, error: Callable[[], ServiceError]) -> None:
         """Answer all that waits or comes with an error of its own. Running batches may still finish."""
         self._closed = error
+        self.refuse(error)
+
+    def refuse(self, error: Callable[[], ServiceError]) -> None:
+        """Answer all that waits with an error of its own."""
         for group in self._queue.clear():
             self._settle(group, error())
         while self._retries:
             for span in self._retries.popleft():
                 self._settle(span.group, error())
+
+    def hold(self) -> None:
+        """Begin no more batches until `go_on`; those being computed end as ever."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """Begin batches again."""
+        self._held = False
+        self._wake_if_useful()
 
     def abort(self, error: Callable[[], ServiceError]) -> None:
         """Answer all that waits, comes or is being computed with an error of its own."""
@@ -171,7 +185,7 @@ class Collector:
     def dispatch(self) -> None:
         """Start batches while a slot is free and something waits."""
         limits = self._limits()
-        while self.running < limits.slots:
+        while self.running < limits.slots and not self._held:
             now = self._clock()
             spans = self._next_retry() or self._next_in_line(limits, now)
             if not spans:
@@ -298,6 +312,8 @@ class Collector:
         return True
 
     def _wake_if_useful(self) -> None:
+        if self._held:
+            return
         if (self._queue or self._retries) and self.running < self._limits().slots:
             self._wake()
 

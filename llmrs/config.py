@@ -144,6 +144,24 @@ class Config:
     inference_threads: int = option(
         0, integer(0, 1024), "threads computing the local model; 0: all usable cores", per_model=True
     )
+    load_on: str = option(
+        "start",
+        choice("start", "request"),
+        "when a local model is loaded: at the start, or on its first request",
+        per_model=True,
+    )
+    unload_after: float = option(
+        0.0,
+        seconds(0, 604800),
+        "seconds without a request after which a model that is loaded on request is unloaded; 0: never",
+        per_model=True,
+    )
+    model_memory: int = option(
+        0,
+        integer(0, 1 << 50),
+        "bytes that the weights of all local models may have together; beyond it, those that are loaded on "
+        "request are unloaded, the least recently used first; 0: no limit",
+    )
     normalize_embeddings: bool = option(True, boolean(), "scale vectors to length 1", per_model=True)
 
     default_prompt: str | None = option(
@@ -469,12 +487,26 @@ def _ineffective(config: Config) -> Iterator[str]:
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
                 f"{config.backend_type} ({config.sources['backend_type']})"
             )
+    for key in ("load_on", "unload_after", "model_memory"):
+        if getattr(config, key) != BY_NAME[key].default and (reason := _stays_loaded(config, key)):
+            yield f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because {reason}"
     for key in ("key_concurrency", "key_rate"):
         if getattr(config, key) and not config.asks_for_keys:
             yield (
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because neither api_key "
                 "nor api_key_file is set"
             )
+
+
+def _stays_loaded(config: Config, key: str) -> str | None:
+    """Why a model is not unloaded whatever `key` says, or None."""
+    if not config.uses_local_backend and key != "model_memory":
+        return "the model is not computed here"
+    if config.has_engine_process:
+        return f"processes is {config.processes}: the process that computes loads what is asked for itself"
+    if key == "unload_after" and config.load_on == "start":
+        return "load_on is start"
+    return None
 
 
 def _unreadable(path: str) -> str | None:

@@ -114,6 +114,33 @@ class Backend(ABC):
         Costs little and never queues behind work.
         """
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `embed` can be called. By default always; else `load` comes first."""
+        return True
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether it is loaded when it is used, and may be unloaded. By default it is always there."""
+        return False
+
+    @property
+    def weight_bytes(self) -> int:
+        """About what it takes of this process's memory while it is loaded; 0 where that is not known."""
+        return 0
+
+    def load(self) -> None:
+        """Make it ready to embed; takes seconds, on a thread beside the hub. By default it is.
+
+        Raises:
+            StartupError: it cannot be loaded.
+        """
+        return
+
+    def unload(self) -> None:
+        """Give its memory back until `load`; nothing is being embedded. By default nothing."""
+        return
+
     def computing_since(self) -> float | None:
         """When the oldest step of computing under way began, a reading of time.monotonic().
 

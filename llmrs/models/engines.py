@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from llmrs.embeddings import Vectors
+from llmrs.models.cores import usable_cores
 from llmrs.models.folder import ModelFolder
 from llmrs.models.packing import Ints
 from llmrs.models.wordtable import Static
@@ -61,3 +62,18 @@ def open_engine(folder: ModelFolder, *, dtype: str = "auto", threads: int = 0, s
     from llmrs.models.engine import Engine
 
     return Engine(folder, dtype=dtype, threads=threads, streams=streams)
+
+
+def streams_of(folder: ModelFolder, *, threads: int = 0) -> int:
+    """How many batches the model of a folder is computed at the same time where nothing else is said.
+
+    Known before it is loaded. `threads` as for `open_engine`.
+    """
+    if isinstance(folder.encoder, Static):
+        from llmrs.models.static import STREAMS
+
+        return STREAMS
+
+    from llmrs.models.engine import streams_for
+
+    return streams_for(folder.encoder, threads or usable_cores())

@@ -50,6 +50,7 @@ from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.registry import Registry
 from llmrs.server.reloading import Reloading
 from llmrs.server.requestlog import RequestLog
+from llmrs.server.residence import Residents
 from llmrs.server.resources import Embed, Health, MetricsPage, Models, OpenAIEmbeddings
 from llmrs.server.series import Family
 from llmrs.server.serving import ServedModel
@@ -84,6 +85,7 @@ class Application:
         self._tracing = _open_tracing(config)
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
+        self._residents = Residents(config.model_memory)
         self.registry = Registry([*map(self._serve, backends, () if engine else config.served)])
         self.metrics.watch(self.models)
         changed = lambda: self.metrics.show(self.models)  # noqa: E731
@@ -119,7 +121,9 @@ class Application:
         return self.registry.models
 
     def _serve(self, backend: Backend, config: Config) -> ServedModel:
-        return ServedModel(backend, config, self.metrics, self._tokenizing, lambda: self.draining())
+        return ServedModel(
+            backend, config, self.metrics, self._tokenizing, lambda: self.draining(), self._residents
+        )
 
     def _own_families(self) -> Iterator[Family]:
         """The metrics of this process."""
@@ -130,6 +134,7 @@ class Application:
         """Learn what the backends are, and keep watching them, and whether others are wanted."""
         for model in self.models:
             model.watch()
+        self._residents.watch()
         if self.hosting is not None:
             self.hosting.watch()
             return
@@ -149,6 +154,7 @@ class Application:
             self._snapshots.close()
         for model in self.models:
             model.close()
+        self._residents.close()
         self._tokenizing.close()
         self._writing.close()
         self.metrics.close()
@@ -237,7 +243,9 @@ def get_app(config: Config | None = None) -> Application:
         raise SystemExit(ModelError.exit_code if room.fails_first() else 1) from None
     app.watch_backends()
     for model in app.models:
-        if model.health.reason is None:
+        if model.backend.on_demand:
+            log.info("model %s is loaded on its first request", model.name)
+        elif model.health.reason is None:
             kind = ", ".join(filter(None, (model.backend.kind, model.backend.description)))
             log.info("model %s (%s, %s dimensions) is ready", model.name, kind, model.info.dimensions)
     log.info("started in %.1f s", time.monotonic() - began)
@@ -284,6 +292,8 @@ def _without_limits(config: Config) -> Config:
         config,
         backend_url=(),
         default_prompt=None,
+        load_on="start",
+        model_memory=0,
         token_ids="native",
         queue_capacity=1_000_000,
         queue_seconds=86400.0,

@@ -45,7 +45,8 @@ def load(
         backend.close()
         raise
     model.watch()
-    log.info("model %s loaded in %.1f s", model.name, time.monotonic() - began)
+    if not backend.on_demand:
+        log.info("model %s loaded in %.1f s", model.name, time.monotonic() - began)
     return model
 
 

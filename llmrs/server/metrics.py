@@ -51,6 +51,8 @@ class Watched(Protocol):
     @property
     def reason(self) -> str | None: ...
     @property
+    def state(self) -> str: ...
+    @property
     def running_batches(self) -> int: ...
     @property
     def replicas(self) -> Sequence[ReplicaState]: ...
@@ -233,6 +235,7 @@ STATES: dict[str, tuple[str, Callable[[Watched], float]]] = {
     "waiting_requests": ("Requests in the queue.", lambda model: model.collector.waiting),
     "waiting_texts": ("Texts in the queue.", lambda model: model.collector.waiting_texts),
     "running_batches": ("Batches being computed.", lambda model: model.running_batches),
+    "model_loaded": ("1 while the model is in memory.", lambda model: float(model.state == "loaded")),
     "backend_up": ("1 while the backend answers.", lambda model: float(model.reason is None)),
 }
 """What is asked of each model at a scrape."""
@@ -257,6 +260,9 @@ COUNTERS = {
     "truncated_inputs": "Inputs that were cut to the model's length.",
     "chunked_inputs": "Inputs that were split into chunks of the model's length.",
     "failed_batches": "Batches that gave no vectors.",
+    "loads": "Times the model was loaded on request.",
+    "failed_loads": "Times it could not be.",
+    "unloads": "Times it was unloaded.",
     "computed_cells": "Places for tokens that a local engine computed, padding included.",
 }
 HISTOGRAMS = {

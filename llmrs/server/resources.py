@@ -179,11 +179,15 @@ class Health:
             "model_name": model.name,
             "backend": model.backend.kind,
             "backends": _addresses(model),
+            "model_state": model.state,
             "waiting_requests": model.collector.waiting,
             "running_batches": model.collector.running,
         }
         if len(self._registry.models) > 1:
-            state["models"] = [{"name": m.name, "reason": m.reason} for m in self._registry.models]
+            state["models"] = [
+                {"name": each.name, "state": each.state, "reason": each.reason}
+                for each in self._registry.models
+            ]
         if self._registry.trouble:
             state["trouble"] = self._registry.trouble
         reason = self.not_ready()
@@ -220,6 +224,7 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "normalized": info.normalized,
         "backend": model.backend.kind,
         "backends": _addresses(model),
+        "state": model.state,
         "aliases": list(model.names[1:]),
         "prompts": sorted(filter(None, info.prompts)),
     }

@@ -37,6 +37,7 @@ from llmrs.prompts import check_default, choose_prompt
 from llmrs.server.health import health_of
 from llmrs.server.metrics import Metrics, ModelMetrics
 from llmrs.server.native import IdleCall, NativeThreads
+from llmrs.server.residence import Residents, State
 from llmrs.server.token_ids import translator
 from llmrs.server.watchdog import GRACE_SECONDS, Watchdog
 from llmrs.wire import EmbeddingRequest
@@ -75,10 +76,15 @@ class ServedModel:
 
     Attributes:
         requests: how many it is answering.
+        residence: its being in memory.
 
     Args:
         tokenizing: native threads for texts that take too long to be tokenized on the hub.
         draining: tells whether the process has been asked to end.
+        residents: the models that share the memory.
+
+    Raises:
+        ConfigError, ModelError: it cannot be served as it is configured.
     """
 
     def __init__(
@@ -88,12 +94,15 @@ class ServedModel:
         metrics: Metrics,
         tokenizing: NativeThreads,
         draining: Callable[[], bool],
+        residents: Residents | None = None,
     ) -> None:
         # First, because these may raise, and what comes after would have to be given back.
         forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
         self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
         if not config.uses_http_backend:
             check_default(backend.info.prompts, config.default_prompt)
+        residents = residents or Residents()
+        residents.check(backend, config)
         self.backend = backend
         self.health = health_of(backend)
         self.config = config
@@ -112,6 +121,8 @@ class ServedModel:
             config.queue_seconds,
         )
         self.watchdog = Watchdog(backend, self.collector, config.hang_timeout)
+        self._residents = residents
+        self.residence = residents.add(self)
 
     @property
     def name(self) -> str:
@@ -135,7 +146,12 @@ class ServedModel:
     @property
     def reason(self) -> str | None:
         """Why it cannot compute vectors now, as far as is known."""
-        return self.watchdog.reason or self.health.reason
+        return self.watchdog.reason or self.residence.reason or self.health.reason
+
+    @property
+    def state(self) -> State:
+        """Whether it is in memory."""
+        return self.residence.state
 
     @property
     def info(self) -> ModelInfo:
@@ -195,6 +211,7 @@ class ServedModel:
             prepared = self._prepare(inputs, request, group)
             prepared_at = time.monotonic()
             texts = spread(prepared) if request.truncate == "chunk_mean" else prepared
+            self.residence.want()
             self.collector.submit(group, texts, request.batch_size or 0)
             done.wait(max(0.0, deadline - prepared_at))
             matrix = _rows_of(group)
@@ -229,6 +246,7 @@ class ServedModel:
         group.deadline = deadline  # a gateway has admitted it
         self.requests += 1
         try:
+            self.residence.want()
             self.collector.submit(group, prepared)
             done.wait(max(0.0, deadline - time.monotonic()))
             return _rows_of(group)
@@ -264,6 +282,7 @@ class ServedModel:
 
     def close(self) -> None:
         """Answer what waits and release the backend."""
+        self._residents.remove(self.residence)
         self.health.close()
         self.watchdog.close()
         self.collector.close(lambda: NotReady("the server is shutting down", retry_after=1))

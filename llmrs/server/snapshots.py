@@ -40,7 +40,14 @@ COMPUTING = frozenset(
 parts of its own."""
 
 LEAST = frozenset(
-    ("llmrs_ready", "llmrs_backend_up", "llmrs_build_info", "process_start_time_seconds", "process_max_fds")
+    (
+        "llmrs_ready",
+        "llmrs_backend_up",
+        "llmrs_model_loaded",
+        "llmrs_build_info",
+        "process_start_time_seconds",
+        "process_max_fds",
+    )
 )
 """Gauges of which the service's is that of its worst process; other gauges add up."""
 

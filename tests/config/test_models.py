@@ -88,5 +88,20 @@ def test_the_environment_may_give_defaults_but_not_the_model(read) -> None:
 def test_what_is_for_one_model_is_marked() -> None:
     per_model = {option.name for option in OPTIONS if option.per_model}
     assert {"model_path", "backend_url", "batch_size", "queue_capacity", "dtype", "token_ids"} <= per_model
-    assert {"engine", "model_file"} <= per_model
+    assert {"engine", "model_file", "load_on", "unload_after"} <= per_model
+    assert "model_memory" not in per_model
     assert not per_model & {"host", "port", "api_key", "payload_limit", "processes", "log_level"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('load_on = "request"\nbackend_url = "http://a:1"', "not computed here"),
+        ('load_on = "request"\nprocesses = 2', "processes is 2"),
+        ("unload_after = 5", "load_on is start"),
+        ("model_memory = 5\nprocesses = 2", "processes is 2"),
+    ],
+)
+def test_what_is_said_in_vain_about_loading_is_told(read, text: str, reason: str) -> None:
+    assert any(reason in warning for warning in read(text).warnings)
+    assert not read('load_on = "request"\nunload_after = 5').warnings

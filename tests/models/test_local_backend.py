@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -144,6 +146,69 @@ def test_closed(tiny):
     for call in (lambda: backend.check(timeout=1), lambda: backend.embed(prepared, timeout=1)):
         with pytest.raises(EngineError, match="unloaded"):
             call()
+
+
+def test_a_model_on_demand(tiny):
+    """Texts are prepared before it is loaded; loaded and unloaded it is the same model."""
+    backend = LocalBackend(str(tiny.folder), dtype="f32", threads=1, on_demand=True)
+    eager = LocalBackend(str(tiny.folder), dtype="f32", threads=1)
+    assert (backend.on_demand, backend.is_loaded, eager.on_demand, eager.is_loaded) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    assert backend.limits == eager.limits
+    prepared = backend.prepare(["hello"])
+    backend.check(timeout=1)
+    with pytest.raises(EngineError):
+        backend.embed(prepared, timeout=10)
+    for _ in "ab":
+        backend.load()
+        assert backend.is_loaded
+        np.testing.assert_array_equal(
+            backend.embed(prepared, timeout=10).matrix, eager.embed(prepared, timeout=10).matrix
+        )
+        engine = weakref.ref(backend._engine)
+        backend.unload()
+        assert engine() is None, "or its memory would stay until the next collection, or for ever"
+    assert backend.computing_since() is None
+    assert not backend.is_broken
+
+
+def test_what_a_model_weighs_is_known_before_it_is_loaded(tiny):
+    backend = LocalBackend(str(tiny.folder), dtype="f32", threads=1, on_demand=True)
+    assert backend.weight_bytes == (tiny.folder / "model.safetensors").stat().st_size
+
+
+def test_other_weights_than_those_of_its_configuration_are_not_loaded(made):
+    backend = LocalBackend(str(made.folder), dtype="f32", threads=1, on_demand=True)
+    weights = made.folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    os.utime(weights, ns=(1, 1))
+    with pytest.raises(ModelError, match="weights have changed"):
+        backend.load()
+    assert not backend.is_loaded
+
+
+def test_unloading_gives_the_memory_back(default_f32, tiny):
+    """Ten rounds of two models leave no more behind than the first."""
+    large = LocalBackend(dtype="f32", threads=1, on_demand=True)
+    small = LocalBackend(str(tiny.folder), dtype="f32", threads=1, on_demand=True)
+    sizes, loaded = [], 0
+    for _ in range(10):
+        for backend in (large, small):
+            backend.load()
+            loaded = max(loaded, resident_bytes())
+            backend.unload()
+        sizes.append(resident_bytes())
+    assert loaded - min(sizes) > large.weight_bytes / 2, "or this measures nothing"
+    assert max(sizes[5:]) - sizes[0] < large.weight_bytes / 2
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_dtype_that_the_cpu_lacks(tiny, monkeypatch):
