@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 from llmrs.backends import needs_download
 from llmrs.config import OPTIONS, Config
@@ -30,5 +35,29 @@ def fetch_model(config: Config) -> None:
     own = {option.env for option in OPTIONS}
     environ = {name: value for name, value in os.environ.items() if name not in own}
     # The hub's token goes by the environment, which other users cannot read as they can a command line.
-    if subprocess.call([*command, "--", config.model_path], env=environ, stdout=subprocess.DEVNULL):
+    with _stoppable():
+        failed = subprocess.call([*command, "--", config.model_path], env=environ, stdout=subprocess.DEVNULL)
+    if failed:
         raise ModelError(f"model_path = {config.model_path[:200]}: it could not be fetched, see the log")
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """A SIGTERM ends what is called in here, and this process, with the code of a server that was stopped.
+
+    Before the port opens gunicorn does not handle it: the download would go on without us, or, where we are a
+    container's first process, nothing would happen at all.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

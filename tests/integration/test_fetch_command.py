@@ -222,3 +222,26 @@ def test_a_server_that_cannot_fetch_does_not_start(env: dict[str, str], hub: Hub
     assert done.returncode == 3
     assert "the hub has no such model" in done.stderr
     assert SECRET not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_model_is_fetched(
+    hub: HubServer, env: dict[str, str], large: bytes, number: signal.Signals
+) -> None:
+    """Nobody goes on fetching, and the next start goes on from there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmrs", "serve", "--port", "0", "--model-path", MODEL], text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=clean_environment(**env),
+    )  # fmt: skip
+    try:
+        wait_until(lambda: has_begun(env))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == (0 if number == signal.SIGTERM else 130)
+    assert "Traceback" not in err
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    assert has_begun(env)

@@ -317,6 +317,12 @@ def test_a_hub_that_is_not_one(hub, fetch, monkeypatch):
     assert "does not answer as expected" in refusal(fetch)
 
 
+@pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1", "http://[::1"])
+def test_an_address_that_is_none(cache, address):
+    with pytest.raises(ModelError, match="HF_ENDPOINT is no address"):
+        resolve(MODEL, endpoint=address, cache=cache)
+
+
 def test_no_room(hub, fetch, monkeypatch):
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     assert "has room for 0" in refusal(fetch)
@@ -424,11 +430,15 @@ def test_what_others_fetched_is_taken_over(hub, cache, fetch):
 
 
 def test_others_find_what_was_fetched(hub, cache, fetch):
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, scan_cache_dir
 
     folder = fetch()
     found = hf_hub_download(MODEL, WEIGHTS, cache_dir=cache, local_files_only=True)
     assert found == str(folder / WEIGHTS)
+    scanned = scan_cache_dir(cache)
+    assert not scanned.warnings
+    scanned.delete_revisions(COMMIT).execute()
+    refusal(fetch, offline=True)
 
 
 def test_a_cache_without_links(hub, cache, fetch, monkeypatch):
