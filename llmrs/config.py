@@ -272,7 +272,7 @@ class Config:
     processes: int = option(
         1,
         integer(1, 64),
-        "processes that answer HTTP; where there are several, one more computes a local model for all",
+        "processes that answer HTTP; where there are several, one more computes the local models for all",
     )
     worker_connections: int = option(2000, integer(1, 1_000_000), "most client connections at a time")
     keepalive: int = option(75, integer(0, 86400), "seconds an idle client connection stays open")

@@ -83,6 +83,7 @@ class Reloading:
     def _watch(self, notices: Notices) -> None:
         mend_at = 0.0
         while True:
+            notices.keep()
             number = notices.latest()
             if number > self._done:
                 self._note(number, self._try())

@@ -121,7 +121,11 @@ class Callers:
         body = {"input": TEXT, "model": name}
         with requests.Session() as session:
             while not self._stop.is_set():
-                answer = session.post(f"{self._server.url}/v1/embeddings", json=body, timeout=60)
+                try:
+                    answer = session.post(f"{self._server.url}/v1/embeddings", json=body, timeout=60)
+                except requests.RequestException as error:
+                    self.faults.append(f"{name}: {error}")
+                    continue
                 if answer.status_code == 503 and "retry-after" in answer.headers:
                     self.refused += 1
                     self._stop.wait(0.05)

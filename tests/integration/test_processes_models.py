@@ -139,6 +139,23 @@ def test_a_reload_is_applied_by_all_processes_before_it_is_answered(house: House
             assert served(server) == ["tiny", "second"]
 
 
+def test_a_hup_brings_the_models_of_the_file_and_loses_nothing(house: House) -> None:
+    house.write(house.http("first"), house.local("tiny", house.tiny))
+    with several(house, WATCH_CONFIG="false") as server:
+        wait_until(lambda: is_whole(server), 30, server)
+        known = {name: [embedding(server, name)] for name in ("first", "tiny")}
+        with Callers(server, known) as callers:
+            callers.wait()
+            before = set(children(server))
+            house.write(house.http("first"), house.local("tiny", house.tiny), house.local("new", house.other))
+            server.signal(signal.SIGHUP)
+            wait_until(lambda: not before & set(children(server)) and is_whole(server), 60, server)
+            callers.wait()
+        assert not callers.faults
+        assert served(server) == ["first", "tiny", "new"]
+        assert post(server, "new").status_code == 200
+
+
 def test_restarted_processes_serve_what_the_configuration_says_by_then(house: House) -> None:
     """Also where the model of the first start is gone, and where one is broken."""
     house.write(house.local("tiny", house.tiny))

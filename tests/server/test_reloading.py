@@ -105,6 +105,14 @@ def test_a_dead_process_is_not_waited_for(process: Callable[..., Reloading], tmp
     assert process(os.getpid(), FakeSwitch((["a"], {}))).everywhere().models == ["a"]
 
 
+def test_what_was_left_does_not_grow_old(process: Callable[..., Reloading], tmp_path: Path) -> None:
+    process(OTHER_PID, FakeSwitch()).watch()
+    left = tmp_path / f"{OTHER_PID}.reloaded"
+    os.utime(left, (1, 1))
+    gevent.sleep(0.1)
+    assert left.stat().st_mtime > 1
+
+
 def test_one_that_has_ended_in_order_is_not_waited_for(process: Callable[..., Reloading]) -> None:
     ended = process(OTHER_PID, FakeSwitch())
     ended._note(0, {})
