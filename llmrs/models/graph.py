@@ -23,10 +23,13 @@ from llmrs.models.encoder import encode
 from llmrs.models.exported import Exported
 from llmrs.models.folder import ModelFolder
 from llmrs.models.foreign import Encoded, encode_foreign
-from llmrs.models.modules import Dense, Normalize, Pooling
+from llmrs.models.modules import Dense, LayerNorm, Normalize, Pooling
 from llmrs.models.nodes import Layers, Node, activate, float_, int_, ints
 from llmrs.models.plan import Layout
 from llmrs.models.weights import Weights
+
+TORCH_EPSILON = 1e-5
+"""What torch.nn.LayerNorm adds to the variance, unless it is told otherwise."""
 
 
 class Batch(NamedTuple):
@@ -126,6 +129,9 @@ def _finish(encoded: Encoded, batch: Batch, folder: ModelFolder, weights: list[W
             weights.append(Weights.of(step.folder))
             linear = Layers(weights[-1]).linear(x, "linear", step.inputs, step.outputs, bias=step.bias)
             x = activate(linear, step.activation)
+        elif isinstance(step, LayerNorm):
+            weights.append(Weights.of(step.folder))
+            x = Layers(weights[-1]).layer_norm(x, "norm", step.width, TORCH_EPSILON)
         elif isinstance(step, Normalize):
             # The sum of squares is compared, so this is 1e-12 for the length, as in torch.
             x = ops.normalize_l2(x, ints(-1), 1e-24, "max")

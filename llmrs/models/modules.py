@@ -52,11 +52,19 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class LayerNorm:
+    """Normalizes the numbers of each vector, then scales and shifts them by weights in `folder`."""
+
+    folder: Path
+    width: int
+
+
+@dataclass(frozen=True)
 class Normalize:
     """Scales vectors to length 1."""
 
 
-Step: TypeAlias = Pooling | Dense | Normalize
+Step: TypeAlias = Pooling | Dense | LayerNorm | Normalize
 
 
 def read_modules(root: Path) -> tuple[str, Path, tuple[Step, ...]]:
@@ -94,10 +102,13 @@ def _step(path: Path, kind: str, folder: Path) -> Step:
         return _pooling(read_settings(folder / "config.json"))
     if kind == "Dense":
         return _dense(folder, read_settings(folder / "config.json"))
+    if kind == "LayerNorm":
+        return LayerNorm(folder, read_settings(folder / "config.json").integer("dimension"))
     if kind == "Normalize":
         _about_sentences(read_settings(folder / "config.json", optional=True))
         return Normalize()
-    raise ModelError(f"{path}: module {kind[:60]!r} is not supported, only Pooling, Dense and Normalize")
+    known = "Pooling, Dense, LayerNorm and Normalize"
+    raise ModelError(f"{path}: module {kind[:60]!r} is not supported, only {known}")
 
 
 def _pooling(config: Settings) -> Pooling:
@@ -139,7 +150,7 @@ def _about_sentences(config: Settings) -> None:
 
 
 def check_steps(steps: tuple[Step, ...], hidden: int, root: Path) -> tuple[Step, ...]:
-    """The steps, whose widths must fit: Pooling first and only there, then each Dense.
+    """The steps, whose widths must fit: Pooling first and only there, then each step that has weights.
 
     Raises:
         ModelError: they do not, for an encoder whose token vectors have `hidden` numbers.
@@ -157,6 +168,10 @@ def check_steps(steps: tuple[Step, ...], hidden: int, root: Path) -> tuple[Step,
                     f"{step.folder / 'config.json'}: in_features is {step.inputs}, the vectors have {width}"
                 )
             width = step.outputs
+        if isinstance(step, LayerNorm) and step.width != width:
+            raise ModelError(
+                f"{step.folder / 'config.json'}: dimension is {step.width}, the vectors have {width}"
+            )
     return steps
 
 

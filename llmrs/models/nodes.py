@@ -36,13 +36,18 @@ class Layers:
 
     def norm(self, x: Node, name: str, width: int, encoder: Encoder) -> Node:
         """The last axis normalized, as the encoder's norms are."""
+        if encoder.norm == "layer":
+            return self.layer_norm(x, name, width, encoder.epsilon, bias=encoder.norm_bias)
         weight = self.constant(name, "weight", width)
         if encoder.norm == "rms_plus_one":
             weight = ops.add(weight, float_(1))
-        if encoder.norm != "layer":
-            return ops.multiply(ops.multiply(x, _inverse_rms(x, encoder.epsilon)), weight)
-        scaled = ops.multiply(ops.mvn(x, ints(-1), True, encoder.epsilon, "inside_sqrt"), weight)
-        return ops.add(scaled, self.constant(name, "bias", width)) if encoder.norm_bias else scaled
+        return ops.multiply(ops.multiply(x, _inverse_rms(x, encoder.epsilon)), weight)
+
+    def layer_norm(self, x: Node, name: str, width: int, epsilon: float, *, bias: bool = True) -> Node:
+        """The last axis less its mean, over its deviation; scaled and shifted."""
+        weight = self.constant(name, "weight", width)
+        scaled = ops.multiply(ops.mvn(x, ints(-1), True, epsilon, "inside_sqrt"), weight)
+        return ops.add(scaled, self.constant(name, "bias", width)) if bias else scaled
 
     def _get(self, name: Name, kind: str, shape: tuple[int, ...]) -> Tensor:
         if not isinstance(name, Part):

@@ -19,7 +19,7 @@ import torch
 import transformers as hf
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
@@ -158,7 +158,9 @@ CASES = {
     "bert": plain("bert"),
     "camembert": plain("camembert", pad_token_id=1),
     "distilbert": plain("distilbert", dim=32, n_layers=3, n_heads=4, hidden_dim=48),
-    "electra": plain("electra", embedding_size=16),
+    "electra": plain("electra", embedding_size=16)._replace(
+        steps=lambda: [Pooling(32, "max"), Dense(32, 24), LayerNorm(24), Dense(24, 16), Normalize()]
+    ),
     "gemma3": Case(
         lambda: hf.Gemma3TextModel(gemma3(bidirectional=True)),
         steps=lambda: [

@@ -170,7 +170,7 @@ def test_wrong_modules(made, modules, word):
     refused(made.folder, "modules.json", word)
 
 
-@pytest.mark.parametrize("kind", ["CNN", "LSTM", "WordEmbeddings", "LayerNorm"])
+@pytest.mark.parametrize("kind", ["CNN", "LSTM", "WordEmbeddings"])
 def test_an_unsupported_module(made, kind):
     modules = [("Transformer", ""), ("Pooling", "1_Pooling"), (kind, "2_Other")]
     write_json(
@@ -178,6 +178,18 @@ def test_an_unsupported_module(made, kind):
         [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in modules],
     )
     refused(made.folder, "modules.json", kind)
+
+
+def test_a_layer_norm_of_another_width(made):
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("LayerNorm", "2_LayerNorm")]
+    write_json(
+        made.folder / "modules.json",
+        [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in modules],
+    )
+    write_json(made.folder / "2_LayerNorm/config.json", {"dimension": HIDDEN})
+    assert read_folder(made.folder).dimensions == HIDDEN
+    write_json(made.folder / "2_LayerNorm/config.json", {"dimension": HIDDEN + 1})
+    refused(made.folder, "2_LayerNorm", "dimension")
 
 
 @pytest.mark.parametrize(
