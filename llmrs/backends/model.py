@@ -16,8 +16,9 @@ from llmrs.models.wordtable import Static
 
 def is_static(config: Config) -> bool:
     """Whether a configuration's local model is a static one. Reads no weights. Raises ModelError."""
-    place = resolve(config.model_path, offline=config.offline)
-    folder = read_folder(place, engine=config.engine, model_file=config.model_file)
+    engine, model_file = config.engine, config.model_file
+    place = resolve(config.model_path, engine=engine, model_file=model_file, offline=config.offline)
+    folder = read_folder(place, engine=engine, model_file=model_file)
     return isinstance(folder.encoder, Static)
 
 

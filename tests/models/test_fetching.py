@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+from llmrs.backends import needs_download
+from llmrs.backends.model import is_static
+from llmrs.config import Config
 from llmrs.errors import ModelError
 from llmrs.models import hub as hub_module
 from llmrs.models import transfer
@@ -15,6 +20,7 @@ from llmrs.models.folder import read_folder
 from llmrs.models.resolve import is_here, resolve
 from tests.models.hub_server import COMMIT, HubServer
 from tests.models.makers import change_json, make_model
+from tests.processes import clean_environment
 
 MODEL = "someone/tiny-model"
 SECRET = "hf_averysecrettoken"
@@ -157,13 +163,36 @@ def test_one_of_several_exports_is_not_guessed(hub, fetch):
 def test_an_export_does_not_stand_for_the_model(hub, fetch, cache, monkeypatch):
     """One variant in the cache is that variant: without `model_file` the weights are what counts."""
     put(hub, INT8)
-    monkeypatch.setattr(hub_module.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(transfer.constants, "HF_HUB_CACHE", str(cache))
     fetch(model_file=INT8)
     assert is_here(MODEL, model_file=INT8)
     assert not is_here(MODEL)
     fetch()
     assert is_here(MODEL)
     assert hub.fetched == BASIC | {INT8, WEIGHTS}
+
+
+def test_whoever_looks_at_a_model_looks_for_the_same_files(hub, fetch, cache, monkeypatch):
+    put(hub, INT8)
+    monkeypatch.setattr(transfer.constants, "HF_HUB_CACHE", str(cache))
+    fetch(model_file=INT8)
+    config = Config(model_path=MODEL, model_file=INT8, offline=True)
+    assert not needs_download(config)
+    assert not is_static(config)
+
+
+def test_what_is_in_the_cache_is_found_without_the_hubs_client(hub, fetch, cache):
+    fetch()
+    code = (
+        "import sys; from llmrs.models.resolve import is_here;"
+        f"assert is_here({MODEL!r});"
+        "print(*{'huggingface_hub.hf_api', 'httpx2', 'httpx', 'requests'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+        env=clean_environment(HF_HUB_CACHE=str(cache)),
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("\n", "")
 
 
 # -- revisions ------------------------------------------------------------------------------------
@@ -269,7 +298,7 @@ def test_hashing_is_paid_once(hub, fetch, monkeypatch):
 
 
 def test_a_connection_that_breaks_is_gone_on_with(hub, fetch, monkeypatch):
-    monkeypatch.setattr(hub_module.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr(transfer.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.cut = WEIGHTS
     folder = fetch()
     assert (folder / WEIGHTS).read_bytes() == (hub.folder / WEIGHTS).read_bytes()
@@ -398,7 +427,7 @@ def test_the_token_stays_with_the_hub(hub, fetch, monkeypatch):
 def test_a_token_file_is_read(hub, fetch, tmp_path, monkeypatch):
     (tmp_path / "token").write_text(SECRET)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(hub_module.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(transfer.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     fetch()
     assert hub.tokens == {f"Bearer {SECRET}"}
 
