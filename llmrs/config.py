@@ -502,8 +502,6 @@ def _stays_loaded(config: Config, key: str) -> str | None:
     """Why a model is not unloaded whatever `key` says, or None."""
     if not config.uses_local_backend and key != "model_memory":
         return "the model is not computed here"
-    if config.has_engine_process:
-        return f"processes is {config.processes}: the process that computes loads what is asked for itself"
     if key == "unload_after" and config.load_on == "start":
         return "load_on is start"
     return None

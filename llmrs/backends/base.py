@@ -120,6 +120,14 @@ class Backend(ABC):
         return True
 
     @property
+    def memory_elsewhere(self) -> Literal["unloaded", "loading", "loaded"] | None:
+        """Whether another process that computes for it has it in memory, as far as was heard.
+
+        None where this process computes, which is the default.
+        """
+        return None
+
+    @property
     def on_demand(self) -> bool:
         """Whether it is loaded when it is used, and may be unloaded. By default it is always there."""
         return False

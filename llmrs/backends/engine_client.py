@@ -42,6 +42,7 @@ class EngineClient(ModelBackend):
         )
         self._digest = digest_of(config, self.files)
         self._wanted = msgspec.json.encode(Wanted(self._digest, settings_of(config)))
+        self._memory: Literal["unloaded", "loading", "loaded"] = "unloaded"
         self._transport = Transport(address, connections=SLOTS + 1, resend=False)
         self._limits = Limits(
             config.batch_size,
@@ -66,6 +67,7 @@ class EngineClient(ModelBackend):
             raise NotReady(f"{NOT_READY}: {error}", retry_after=1) from None
         if answer.status != 200:
             raise _failure(answer)
+        self._memory = "loaded"
         return Vectors(read_vectors(answer.body, self._digest, len(batch), self.folder.dimensions))
 
     def check(self, *, timeout: float) -> None:
@@ -83,10 +85,15 @@ class EngineClient(ModelBackend):
         if answer.status != 200:
             raise NotReady(NOT_READY)
         standing = msgspec.json.decode(answer.body, type=Standing)
+        self._memory = standing.memory
         if standing.state == "loading":
             raise NotReady(LOADING)
         if standing.state == "failed":
             raise UpstreamError(standing.reason)
+
+    @property
+    def memory_elsewhere(self) -> Literal["unloaded", "loading", "loaded"]:
+        return self._memory
 
     @property
     def is_outdated(self) -> bool:

@@ -33,10 +33,14 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Standing(msgspec.Struct):
-    """How a model stands with the engine, and why it is not ready."""
+    """How a model stands with the engine, why it is not ready, and whether it is in memory.
+
+    One that is loaded on request is ready without that.
+    """
 
     state: Literal["ready", "loading", "failed"]
     reason: str = ""
+    memory: Literal["unloaded", "loading", "loaded"] = "unloaded"
 
 
 def write_batch(model: bytes, batch: Sequence[Prepared]) -> bytes:

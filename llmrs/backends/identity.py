@@ -31,8 +31,6 @@ ANSWERING = frozenset(
         "queue_seconds",
         "token_ids",
         "allow_any_dimensions",
-        "load_on",
-        "unload_after",
     )
 )
 """Settings of a model that matter only to who answers for it. Of a new setting nobody has to think here:

@@ -292,8 +292,6 @@ def _without_limits(config: Config) -> Config:
         config,
         backend_url=(),
         default_prompt=None,
-        load_on="start",
-        model_memory=0,
         token_ids="native",
         queue_capacity=1_000_000,
         queue_seconds=86400.0,

@@ -132,7 +132,9 @@ class Hosting:
         self._keep(place)
         if place.failed is not None:
             return Standing("failed", place.failed)
-        return Standing("loading" if place.model is None else "ready")
+        if place.model is None:
+            return Standing("loading", memory="loading")
+        return Standing("ready", memory=place.model.state)
 
     def watch(self) -> None:
         """Release what nobody asks for, from now on, in a greenlet of its own."""

@@ -150,8 +150,8 @@ class ServedModel:
 
     @property
     def state(self) -> State:
-        """Whether it is in memory."""
-        return self.residence.state
+        """Whether it is in memory, here or in the process that computes for this one."""
+        return self.backend.memory_elsewhere or self.residence.state
 
     @property
     def info(self) -> ModelInfo:

@@ -23,6 +23,8 @@ VALUES = {
     "max_batch_tokens": 7,
     "workers": 2,
     "hang_timeout": 9.0,
+    "load_on": "request",
+    "unload_after": 5.0,
 }
 
 

@@ -97,11 +97,10 @@ def test_what_is_for_one_model_is_marked() -> None:
     ("text", "reason"),
     [
         ('load_on = "request"\nbackend_url = "http://a:1"', "not computed here"),
-        ('load_on = "request"\nprocesses = 2', "processes is 2"),
         ("unload_after = 5", "load_on is start"),
-        ("model_memory = 5\nprocesses = 2", "processes is 2"),
     ],
 )
 def test_what_is_said_in_vain_about_loading_is_told(read, text: str, reason: str) -> None:
     assert any(reason in warning for warning in read(text).warnings)
     assert not read('load_on = "request"\nunload_after = 5').warnings
+    assert not read('load_on = "request"\nunload_after = 5\nmodel_memory = 5\nprocesses = 2').warnings

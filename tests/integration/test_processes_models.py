@@ -139,6 +139,28 @@ def test_a_reload_is_applied_by_all_processes_before_it_is_answered(house: House
             assert served(server) == ["tiny", "second"]
 
 
+def test_models_are_loaded_on_request_by_the_process_that_computes(house: House) -> None:
+    more = 'load_on = "request"\nunload_after = 1\ndtype = "f32"'
+    house.write(house.local("tiny", house.tiny, more), house.local("other", house.other, more))
+    with several(house) as server:
+        wait_until(lambda: requests.get(f"{server.url}/readyz", timeout=5).status_code == 200, 30, server)
+        other = 'llmrs_model_loaded{model="other"}'
+        wait_until(lambda: metrics(server).get(other) == 0, 30, server)
+        known = {
+            name: [unit(model.oracle(house.other_ids(TEXT)))]
+            for name, model in (("tiny", house.tiny), ("other", house.other))
+        }
+        with Callers(server, known) as callers:
+            callers.wait()
+            wait_until(lambda: metrics(server)[other] == 1, 30, server)
+        assert not callers.faults
+        assert not callers.refused
+        states = lambda: requests.get(f"{server.url}/health", timeout=5).json()["models"]  # noqa: E731
+        wait_until(lambda: metrics(server)[other] == 0, 30, server)
+        wait_until(lambda: {each["state"] for each in states()} == {"unloaded"}, 30, server)
+        assert metrics(server)['llmrs_loads_total{model="other"}'] >= 1
+
+
 def test_a_hup_brings_the_models_of_the_file_and_loses_nothing(house: House) -> None:
     house.write(house.http("first"), house.local("tiny", house.tiny))
     with several(house, WATCH_CONFIG="false") as server:
