@@ -86,6 +86,7 @@ def embed(arguments: argparse.Namespace) -> int:
         engine=config.engine,
         model_file=config.model_file,
         dtype=config.dtype,
+        device=config.device,
         normalize=config.normalize_embeddings,
         batch_size=config.batch_size,
         offline=config.offline,

@@ -23,6 +23,7 @@ from llmrs.options import (
     address,
     boolean,
     choice,
+    device,
     inside,
     integer,
     origin,
@@ -126,6 +127,12 @@ class Config:
         "auto",
         choice("auto", "openvino", "torch"),
         "what computes a local model: openvino, or torch for what openvino cannot; auto: the first that can",
+        per_model=True,
+    )
+    device: str = option(
+        "auto",
+        device(),
+        "where engine torch computes: cpu, cuda, cuda:1, mps; auto: cuda where there is a GPU, else cpu",
         per_model=True,
     )
     model_file: str | None = option(

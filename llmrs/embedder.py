@@ -42,7 +42,8 @@ class Embedder:
         model: a folder in the sentence-transformers layout, or a Hugging Face model id.
         engine: what is to compute it: `auto` for the first that can, `openvino` or `torch`.
         model_file: its weights or exported graph, relative to the folder; None for the first that fits.
-        dtype: what to compute in: `auto` for what suits the CPU, `f32` or `bf16`.
+        dtype: what to compute in: `auto` for what suits the CPU or the device, `f32`, `bf16` or `f16`.
+        device: where PyTorch computes: `auto` for CUDA if there is a GPU, `cpu`, `cuda`, `cuda:1`, `mps`.
         normalize: scale vectors to length 1.
         batch_size: most texts computed together.
         threads: threads computing, 0 for all usable cores.
@@ -50,7 +51,7 @@ class Embedder:
 
     Raises:
         ModelError: the model cannot be found, read or built.
-        ConfigError: this CPU does not compute in `dtype`.
+        ConfigError: the CPU or the device does not compute in `dtype`, or there is no such device.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Embedder:
         engine: str = "auto",
         model_file: str | None = None,
         dtype: str = "auto",
+        device: str = "auto",
         normalize: bool = True,
         batch_size: int = 32,
         threads: int = 0,
@@ -72,6 +74,7 @@ class Embedder:
             engine=engine,
             model_file=model_file,
             dtype=dtype,
+            device=device,
             threads=threads,
             batch_size=batch_size,
             offline=offline,

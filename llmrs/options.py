@@ -200,6 +200,17 @@ def inside() -> Kind[str]:
     return text("a path inside the model's folder", "PATH", fits)
 
 
+def device() -> Kind[str]:
+    """Where PyTorch computes: a kind of device, and a number if there are several."""
+
+    def fits(value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,2})?", value.lower()):
+            raise UnfitError
+        return value.lower()
+
+    return text("auto, cpu, cuda, cuda:1, mps or xpu", "DEVICE", fits)
+
+
 def several(kind: Kind[str]) -> Kind[tuple[str, ...]]:
     """Any number of texts: in TOML one string or an array, elsewhere separated by commas."""
 

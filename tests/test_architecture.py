@@ -59,6 +59,9 @@ WRAPPED = {
     "openvino": {"models": 6},  # Five modules build the graph, one runs it.
     "tokenizers": {"models": 1},
     "safetensors": {"models": 1},
+    "torch": {"models": 2},  # One module loads, one computes.
+    "sentence_transformers": {"models": 1},
+    "transformers": {"models": 1},
     "huggingface_hub": {"models": 3},  # One knows the cache, one asks the hub, one receives files.
     "requests": {"backends": 1},
     "urllib3": {"backends": 1},
@@ -82,6 +85,9 @@ HEAVY = (
     "openvino",
     "tokenizers",
     "safetensors",
+    "torch",
+    "transformers",
+    "sentence_transformers",
     "huggingface_hub",
     "prometheus_client",
     "opentelemetry",

@@ -50,6 +50,7 @@ class LocalBackend(ModelBackend):
         engine: str = "auto",
         model_file: str | None = None,
         dtype: str = "auto",
+        device: str = "auto",
         threads: int = 0,
         slots: int = 0,
         batch_size: int = 32,
@@ -64,6 +65,7 @@ class LocalBackend(ModelBackend):
             engine: what is to compute it: `auto`, `openvino` or `torch`.
             model_file: its weights or exported graph, relative to the folder; None for the first that fits.
             dtype: `auto`, `f32`, `bf16` or `f16`.
+            device: where PyTorch computes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
             threads: threads computing, 0 for all usable cores.
             slots: batches computed at once, which share the threads; 0 for what suits the model.
             batch_size, batch_tokens: what one batch may carry.
@@ -71,11 +73,12 @@ class LocalBackend(ModelBackend):
 
         Raises:
             ModelError: the model cannot be found, read or built.
-            ConfigError: this CPU does not compute in `dtype`.
+            ConfigError: the CPU or the device does not compute in `dtype`, or there is no such device.
         """
         super().__init__(model, engine=engine, model_file=model_file, offline=offline)
         self._weights = weight_files(self.folder)
         self._dtype = dtype
+        self._device = device
         self._threads = threads
         self._on_demand = on_demand
         self._engine: AnyEngine | None = None
@@ -86,7 +89,7 @@ class LocalBackend(ModelBackend):
             batch_size,
             # Every text fits a batch, also where the model takes longer ones than a batch may carry.
             batch_tokens=max(batch_tokens, self.folder.max_tokens),
-            slots=slots or streams_of(self.folder, threads=threads),
+            slots=streams_of(self.folder, threads=threads, streams=slots),
             efficient_tokens=EFFICIENT_TOKENS,
             spread=not inline,
             inline_tokens=inline,
@@ -118,7 +121,11 @@ class LocalBackend(ModelBackend):
                 "under another path, or restart"
             )
         engine = open_engine(
-            self.folder, dtype=self._dtype, threads=self._threads, streams=self._limits.slots
+            self.folder,
+            dtype=self._dtype,
+            device=self._device,
+            threads=self._threads,
+            streams=self._limits.slots,
         )
         encoder = self.folder.encoder
         of = f"{encoder.file.name}, " if isinstance(encoder, Exported) else ""
@@ -160,6 +167,7 @@ def open_local(config: Config) -> LocalBackend:
         engine=config.engine,
         model_file=config.model_file,
         dtype=config.dtype,
+        device=config.device,
         threads=config.inference_threads,
         slots=config.workers or 0,
         batch_size=config.batch_size,

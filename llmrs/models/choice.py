@@ -1,8 +1,9 @@
-"""How a folder's encoder is computed: as a word table, built from safetensors, or as it was exported.
+"""How a folder's encoder is computed: as a word table, built, as it was exported, or by PyTorch.
 
 The one place that knows the order: a static model is a word table and nothing else; of others, weights of a
 family that can be built come first, because that graph packs texts and is the fastest; then what has been
-exported. `engine` and `model_file` of the configuration say otherwise.
+exported. `engine` and `model_file` of the configuration say otherwise. What nothing here can compute goes to
+PyTorch, see `folder.read_folder`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from llmrs.models.architectures import Encoder
 from llmrs.models.exported import Exported, read_exported
 from llmrs.models.families import read_encoder
 from llmrs.models.files import EXPORTED, FILE, find_export, find_named, has_safetensors
+from llmrs.models.opaque import Opaque, read_opaque
 from llmrs.models.settings import Settings
 from llmrs.models.wordtable import MODEL2VEC, STATIC_MODULE, Static, read_static
 
-AnyEncoder: TypeAlias = Encoder | Exported | Static
+AnyEncoder: TypeAlias = Encoder | Exported | Static | Opaque
 """An encoder by how it is computed."""
 
 
@@ -30,7 +32,7 @@ def choose_encoder(
     Args:
         config: the encoder's `config.json`. The weights are beside it, exported files there or below `root`.
         first: the kind of the first module.
-        engine: `openvino` computes all that can be chosen here; `auto` is the same.
+        engine: `torch` for all that is no word table; `openvino` and `auto` for what that is not needed for.
         model_file: the file to take, relative to the folder; None for the first that fits.
 
     Raises:
@@ -40,9 +42,10 @@ def choose_encoder(
     if first == STATIC_MODULE or model2vec:
         _check_static(config.path.parent, root, engine, model_file)
         return read_static(config.path.parent, model2vec=config if model2vec else None)
-    if engine == "torch":
-        raise ModelError("engine = torch is not supported yet; use auto or openvino")
     places = (config.path.parent, root)
+    if engine == "torch":
+        _check_file(places, model_file, "engine = torch")
+        return read_opaque(root, config)
     if model_file is not None:
         return _named(find_named(places, model_file), config)
     built = _built(config)
@@ -59,8 +62,12 @@ def choose_encoder(
 def _check_static(place: Path, root: Path, engine: str, model_file: str | None) -> None:
     if engine != "auto":
         raise ModelError(f"engine = {engine}: {root} is a static model, which needs none; use auto")
-    if model_file is not None and find_named((place, root), model_file) != place / FILE:
-        raise ModelError(f"model_file: {root} is a static model, of which only {FILE} can be read")
+    _check_file((place, root), model_file, f"{root} is a static model")
+
+
+def _check_file(places: tuple[Path, Path], model_file: str | None, why: str) -> None:
+    if model_file is not None and find_named(places, model_file) != places[0] / FILE:
+        raise ModelError(f"model_file: {why}, of which only {FILE} can be read")
 
 
 def _named(file: Path, config: Settings) -> AnyEncoder:

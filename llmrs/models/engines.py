@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from llmrs.embeddings import Vectors
+from llmrs.errors import ConfigError, ModelError
 from llmrs.models.cores import usable_cores
 from llmrs.models.folder import ModelFolder
+from llmrs.models.opaque import Opaque, is_installed
 from llmrs.models.packing import Ints
 from llmrs.models.wordtable import Static
 
@@ -42,18 +44,32 @@ class AnyEngine(Protocol):
         """When the oldest computation under way began, a reading of time.monotonic(); None without one."""
 
 
-def open_engine(folder: ModelFolder, *, dtype: str = "auto", threads: int = 0, streams: int = 0) -> AnyEngine:
+def open_engine(
+    folder: ModelFolder, *, dtype: str = "auto", device: str = "auto", threads: int = 0, streams: int = 0
+) -> AnyEngine:
     """Load the model of a folder, warm it up and check it.
 
     Args:
-        dtype: `f32`, `bf16`, `f16`, or `auto` for what suits the CPU.
+        dtype: `f32`, `bf16`, `f16`, or `auto` for what suits the CPU or the device.
+        device: where PyTorch computes, `auto` for CUDA if there is a GPU; all else computes on the CPU.
         threads: threads computing, all streams together; 0 for all usable cores.
         streams: batches computed at the same time; 0 for what suits the model.
 
     Raises:
-        ConfigError: this CPU does not compute in `dtype`.
+        ConfigError: this CPU or device does not compute in `dtype`, or the model not on this device.
         ModelError: the weights do not fit the folder, or are damaged.
     """
+    if isinstance(folder.encoder, Opaque):
+        if not is_installed():
+            raise ModelError("engine = torch needs PyTorch: pip install 'llmrs[torch]'")
+        from llmrs.models.torch_engine import TorchEngine
+
+        return TorchEngine(folder, dtype=dtype, device=device, threads=threads)
+
+    if device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"device = {device}: only engine = torch computes there; set it, or use auto or cpu"
+        )
     if isinstance(folder.encoder, Static):
         from llmrs.models.static import StaticEngine
 
@@ -64,11 +80,15 @@ def open_engine(folder: ModelFolder, *, dtype: str = "auto", threads: int = 0, s
     return Engine(folder, dtype=dtype, threads=threads, streams=streams)
 
 
-def streams_of(folder: ModelFolder, *, threads: int = 0) -> int:
-    """How many batches the model of a folder is computed at the same time where nothing else is said.
+def streams_of(folder: ModelFolder, *, threads: int = 0, streams: int = 0) -> int:
+    """How many batches of a folder's model are computed at the same time, `streams` where it can be chosen.
 
-    Known before it is loaded. `threads` as for `open_engine`.
+    Known before the model is loaded. `threads` and `streams` as for `open_engine`.
     """
+    if isinstance(folder.encoder, Opaque):
+        return 1
+    if streams:
+        return streams
     if isinstance(folder.encoder, Static):
         from llmrs.models.static import STREAMS
 

@@ -16,7 +16,7 @@ from llmrs.errors import ModelError
 from llmrs.models import names, rotary
 from llmrs.models.architectures import Encoder, Layer
 from llmrs.models.read import activation, head_width, only
-from llmrs.models.settings import Settings
+from llmrs.models.settings import OTHER_WAYS, Settings
 
 
 def read_encoder(config: Settings) -> Encoder:
@@ -29,7 +29,7 @@ def read_encoder(config: Settings) -> Encoder:
     if kind not in FAMILIES:
         raise ModelError(
             f"{config.path}: model_type {kind[:40]!r} is not supported, only {', '.join(sorted(FAMILIES))}; "
-            "use another model, or serve this one elsewhere and set BACKEND_URL"
+            f"use another model, {OTHER_WAYS}"
         )
     encoder = FAMILIES[kind](config)
     if encoder.max_tokens < 1:

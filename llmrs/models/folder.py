@@ -22,8 +22,10 @@ from llmrs.models.modules import (
     Step,
     check_static_steps,
     check_steps,
-    read_modules,
+    list_modules,
+    read_steps,
 )
+from llmrs.models.opaque import Opaque, is_installed, opaque_steps
 from llmrs.models.settings import Settings, read_settings
 from llmrs.models.wordtable import STATIC_MODULE, Static
 
@@ -31,7 +33,8 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """What models call the prompt for documents, the first that exists counts."""
 
 TRANSFORMER_SETTINGS = tuple(
-    f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
 
@@ -42,7 +45,7 @@ class ModelFolder:
     Attributes:
         path: the folder with the encoder's config.json, tokenizer.json and weights.
         encoder: what the encoder is, by how it is computed.
-        steps: what follows the encoder; the first is a Pooling, unless the encoder is a word table.
+        steps: what follows the encoder; the first is a Pooling, if the encoder gives token vectors.
         max_tokens: longest input in tokens, special tokens included.
         lowercase: whether texts are lowercased before anything else.
         prompts: prefixes by name; the empty name is the one for texts that name none.
@@ -86,13 +89,26 @@ def read_folder(root: Path, *, engine: str = "auto", model_file: str | None = No
     """Read and check the model folder `root`.
 
     Args:
-        engine: what is to compute it: `openvino`, `torch`, or `auto` for the first that can.
+        engine: what is to compute it: `openvino`, `torch`, or `auto` for the first that can, of which
+            `torch` is the last.
         model_file: its weights or exported graph, relative to `root`; None for the first that can be used.
 
     Raises:
         ModelError: something is missing, broken or not supported; names the file.
     """
-    first, place, steps = read_modules(root)
+    if engine != "auto" or model_file is not None or not is_installed():
+        return _read(root, engine, model_file)
+    try:
+        return _read(root, engine, model_file)
+    except ModelError as error:
+        try:
+            return _read(root, "torch", None)
+        except ModelError:
+            raise error from None
+
+
+def _read(root: Path, engine: str, model_file: str | None) -> ModelFolder:
+    first, place = list_modules(root)[0]
     config = read_settings(place / "config.json", optional=first == STATIC_MODULE)
     encoder = choose_encoder(root, config, first=first, engine=engine, model_file=model_file)
     settings = _transformer_settings(place, encoder)
@@ -100,7 +116,7 @@ def read_folder(root: Path, *, engine: str = "auto", model_file: str | None = No
     return ModelFolder(
         path=place,
         encoder=encoder,
-        steps=_checked_steps(steps, root, config, encoder, first),
+        steps=_steps(root, config, encoder, first),
         max_tokens=_max_tokens(place, settings, encoder),
         lowercase=settings.flag("do_lower_case", default=False),
         prompts=_prompts(sentence),
@@ -109,13 +125,13 @@ def read_folder(root: Path, *, engine: str = "auto", model_file: str | None = No
     )
 
 
-def _checked_steps(
-    steps: tuple[Step, ...], root: Path, config: Settings, encoder: AnyEncoder, first: str
-) -> tuple[Step, ...]:
+def _steps(root: Path, config: Settings, encoder: AnyEncoder, first: str) -> tuple[Step, ...]:
+    if isinstance(encoder, Opaque):
+        return opaque_steps(root)
     if not isinstance(encoder, Static):
-        return check_steps(steps, encoder.hidden, root)
+        return check_steps(read_steps(root), encoder.hidden, root)
     if first == STATIC_MODULE:
-        return check_static_steps(steps, root)
+        return check_static_steps(read_steps(root), root)
     return (Normalize(),) if config.flag("normalize", default=False) else ()  # model2vec's own words
 
 

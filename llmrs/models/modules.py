@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from llmrs.errors import ModelError
-from llmrs.models.settings import Settings, read_json, read_settings
+from llmrs.models.settings import OTHER_WAYS, Settings, read_json, read_settings
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """In the order in which several are concatenated."""
@@ -67,23 +67,34 @@ class Normalize:
 Step: TypeAlias = Pooling | Dense | LayerNorm | Normalize
 
 
-def read_modules(root: Path) -> tuple[str, Path, tuple[Step, ...]]:
-    """The kind of the first module, one of FIRST, its folder, and the steps after it.
+def list_modules(root: Path) -> list[tuple[str, Path]]:
+    """The kind and the folder of each module; without `modules.json`, of an encoder alone.
 
     Raises:
-        ModelError: there are others than can be computed.
+        ModelError: the list is none, or one of them is no module of sentence-transformers'.
     """
     path = root / "modules.json"
     if not path.exists():
-        return FIRST[0], root, (Pooling(("mean",)),)
+        return [(FIRST[0], root)]
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ModelError(f"{path} is not a list of modules: copy or download the model again")
     found = [_module(path, Settings(path, module)) for module in modules]
     if not found or found[0][0] not in FIRST:
         raise ModelError(f"{path}: the first module is no {' or '.join(FIRST)}, so the model cannot be built")
-    steps = tuple(_step(path, kind, folder) for kind, folder in found[1:] if kind != "Dropout")
-    return *found[0], steps
+    return found
+
+
+def read_steps(root: Path) -> tuple[Step, ...]:
+    """The steps after the first module.
+
+    Raises:
+        ModelError: there are others than can be computed.
+    """
+    path = root / "modules.json"
+    if not path.exists():
+        return (Pooling(("mean",)),)
+    return tuple(_step(path, kind, folder) for kind, folder in list_modules(root)[1:] if kind != "Dropout")
 
 
 def _module(path: Path, module: Settings) -> tuple[str, Path]:
@@ -99,7 +110,7 @@ def _module(path: Path, module: Settings) -> tuple[str, Path]:
 
 def _step(path: Path, kind: str, folder: Path) -> Step:
     if kind == "Pooling":
-        return _pooling(read_settings(folder / "config.json"))
+        return read_pooling(read_settings(folder / "config.json"))
     if kind == "Dense":
         return _dense(folder, read_settings(folder / "config.json"))
     if kind == "LayerNorm":
@@ -108,10 +119,11 @@ def _step(path: Path, kind: str, folder: Path) -> Step:
         _about_sentences(read_settings(folder / "config.json", optional=True))
         return Normalize()
     known = "Pooling, Dense, LayerNorm and Normalize"
-    raise ModelError(f"{path}: module {kind[:60]!r} is not supported, only {known}")
+    raise ModelError(f"{path}: module {kind[:60]!r} is not supported, only {known}; {OTHER_WAYS}")
 
 
-def _pooling(config: Settings) -> Pooling:
+def read_pooling(config: Settings) -> Pooling:
+    """The Pooling that a configuration describes. Raises ModelError."""
     named = config.raw("pooling_mode")
     if named is None:
         flagged = [mode for flag, mode in POOLING_FLAGS.items() if config.flag(flag, default=False)]

@@ -35,6 +35,9 @@ every other. Measured: 13,600 tokens/s in rows of 64, 13,300 of 128, 12,300 of 2
 CAPACITIES = (64, 96, 128)
 """Lengths of a row that are worth trying, beside the longest text's own and twice that."""
 
+PADDED_WASTE = 0.2
+"""The share of a padded row that may hold no token."""
+
 WELL_FILLED = 0.96
 """A packing is not worth improving whose rows are as full as this."""
 
@@ -90,6 +93,29 @@ def plan(lengths: Sequence[int], longest: int, layout: Layout = "packed") -> lis
     if layout == "rows":
         return cut_into_runs(rows, longest)
     return [Run([row.texts], 1, row.tokens) for row in rows]
+
+
+def plan_padded(lengths: Sequence[int], cells: int, *, equal: bool = False) -> list[list[int]]:
+    """Texts that are padded to the length of the first of their run, as indices; the longest run first.
+
+    For engines to which a shape is as good as any other. A run ends where a shorter text would waste more
+    than PADDED_WASTE, unless it has hardly begun: starting one costs, too.
+
+    Args:
+        lengths: tokens of each text.
+        cells: most rows times columns of a run, which holds one text at least.
+        equal: whether all texts of a run must have the same length.
+    """
+    runs: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        taken = len(runs[-1]) * longest if runs else 0
+        short = lengths[index] < longest * (1 if equal else 1 - PADDED_WASTE)
+        if not runs or taken + longest > cells or (short and (equal or taken >= cells // 4)):
+            runs.append([])
+            longest = lengths[index]
+        runs[-1].append(index)
+    return runs
 
 
 def _pack_well(lengths: Sequence[int], longest: int) -> list[Row]:

@@ -15,6 +15,11 @@ from llmrs.errors import ModelError
 
 T = TypeVar("T")
 
+OTHER_WAYS = (
+    "pip install 'llmrs[torch]' and set ENGINE=torch, or serve this model elsewhere and set BACKEND_URL"
+)
+"""What may be done about a model that cannot be built."""
+
 MAX_BYTES = 64 << 20
 """Far above any honest configuration; keeps a mistaken file from filling the memory."""
 
@@ -24,18 +29,22 @@ class Settings:
 
     Several names may be given for one value, the first that is present counts: the same setting
     is called differently by different models. Without a default a missing value is a ModelError.
+
+    Attributes:
+        path: the file, for messages.
+        values: all of them as they are, unchecked.
     """
 
     def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         self.path = path
-        self._values = values
+        self.values = values
 
     def __contains__(self, name: str) -> bool:
-        return self._values.get(name) is not None
+        return self.values.get(name) is not None
 
     def is_null(self, name: str) -> bool:
         """Whether the value is there and null: some settings mean something else by that than by default."""
-        return name in self._values and self._values[name] is None
+        return name in self.values and self.values[name] is None
 
     def integer(self, *names: str, default: int | None = None, minimum: int = 1) -> int:
         """A whole number of at least `minimum`."""
@@ -58,18 +67,18 @@ class Settings:
 
     def object(self, name: str) -> Settings:
         """An object inside this one, empty when it is missing."""
-        value = self._values.get(name)
+        value = self.values.get(name)
         if value is not None and not isinstance(value, dict):
             raise ModelError(f"{self.path}: {name} is of the wrong type ({type(value).__name__})")
         return Settings(self.path, value or {})
 
     def raw(self, name: str) -> Any:
         """The value as it is; None when it is missing."""
-        return self._values.get(name)
+        return self.values.get(name)
 
     def _get(self, names: tuple[str, ...], default: T | None, types: type[T] | tuple[type, ...]) -> T:
         for name in names:
-            value = self._values.get(name)
+            value = self.values.get(name)
             if value is None:
                 continue
             # JSON's true is an int to Python, and never one to whoever wrote the file.

@@ -16,6 +16,7 @@ VALUES = {
     "model_name": "x",
     "model_path": "/elsewhere",
     "engine": "torch",
+    "device": "cuda:1",
     "model_file": "onnx/model.onnx",
     "dtype": "f32",
     "inference_threads": 3,

@@ -349,10 +349,11 @@ class TestEmbed:
     def test_settings(self, run, calls, monkeypatch):
         monkeypatch.setenv("DTYPE", "bf16")
         monkeypatch.setenv("ENGINE", "torch")
+        monkeypatch.setenv("DEVICE", "cuda:1")
         argv = ["--model", "m", "--no-normalize", "--offline", "--batch-size", "2", "--truncate", "none"]
         assert run("embed", *argv, "--model-file", "onnx/m.onnx", "x")[0] == 0
         settings = {"dtype": "bf16", "normalize": False, "batch_size": 2, "offline": True}
-        settings |= {"engine": "torch", "model_file": "onnx/m.onnx"}
+        settings |= {"engine": "torch", "device": "cuda:1", "model_file": "onnx/m.onnx"}
         assert calls == [("m", settings), (1, "none"), "closed"]
 
     def test_lines_of_standard_input(self, run, calls, stdin):

@@ -88,7 +88,7 @@ def test_the_environment_may_give_defaults_but_not_the_model(read) -> None:
 def test_what_is_for_one_model_is_marked() -> None:
     per_model = {option.name for option in OPTIONS if option.per_model}
     assert {"model_path", "backend_url", "batch_size", "queue_capacity", "dtype", "token_ids"} <= per_model
-    assert {"engine", "model_file", "load_on", "unload_after"} <= per_model
+    assert {"engine", "device", "model_file", "load_on", "unload_after"} <= per_model
     assert "model_memory" not in per_model
     assert not per_model & {"host", "port", "api_key", "payload_limit", "processes", "log_level"}
 

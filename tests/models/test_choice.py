@@ -138,10 +138,6 @@ def test_attention_of_an_exported_model_has_bounded_scores(made):
     assert read_folder(made.folder, model_file=ONNX).max_tokens == 4729
 
 
-def test_an_engine_that_is_not_there(made):
-    assert "engine = torch" in refusal(made.folder, engine="torch")
-
-
 # -- of a listing ---------------------------------------------------------------------------------
 
 WHOLE = ["model.safetensors", "2_Dense/model.safetensors", "config.json", "pytorch_model.bin"]

@@ -19,9 +19,11 @@ from llmrs.models.plan import (
     cut_into_runs,
     pack_into_rows,
     plan,
+    plan_padded,
 )
 
 LONGEST = 512
+CELLS = 2048
 lengths = st.lists(st.integers(1, LONGEST), min_size=1, max_size=80)
 
 
@@ -141,3 +143,22 @@ def test_one_text_has_a_row_of_its_own():
 
 def test_an_empty_batch():
     assert plan([], LONGEST) == []
+
+
+@given(lengths, st.booleans())
+def test_padded_runs_hold_every_text_once(texts, equal):
+    runs = plan_padded(texts, CELLS, equal=equal)
+    assert sorted(itertools.chain(*runs)) == list(range(len(texts)))
+    for run in runs:
+        own = [texts[index] for index in run]
+        assert own == sorted(own, reverse=True)
+        assert len(run) == 1 or len(run) * own[0] <= CELLS
+        assert not equal or len(set(own)) == 1
+
+
+def test_a_padded_run_ends_before_texts_that_are_much_shorter():
+    assert plan_padded([100] * 10 + [10] * 10, CELLS) == [[*range(10)], [*range(10, 20)]]
+    assert plan_padded([100] * 10 + [90] * 10, CELLS) == [[*range(20)]]
+    assert plan_padded([10, 1, 5], CELLS) == [[0, 2, 1]], "not worth a run of their own"
+    assert plan_padded([3000], CELLS) == [[0]]
+    assert plan_padded([], CELLS) == []
