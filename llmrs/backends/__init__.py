@@ -53,9 +53,16 @@ def open_engine_client(config: Config, address: str) -> Backend:
     A static one is computed here: asking would take longer, and its table is mapped, and so shared.
     """
     from llmrs.backends.engine_client import EngineClient
+
+    return EngineClient(config, address) if needs_engine(config) else open_model(config)
+
+
+def needs_engine(config: Config) -> bool:
+    """Whether a model is computed by another process, where there is one for that: a local one that is not
+    static. Raises ModelError."""
     from llmrs.backends.model import is_static
 
-    return open_model(config) if is_static(config) else EngineClient(config, address)
+    return config.uses_local_backend and not is_static(config)
 
 
 def needs_download(config: Config) -> bool:

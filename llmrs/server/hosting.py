@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from llmrs.backends import open_model
+from llmrs.backends import needs_engine, open_model
 from llmrs.backends.base import Backend
 from llmrs.backends.frames import Standing
 from llmrs.backends.identity import COMPUTING, digest_of, files_of, settings_of
@@ -95,7 +95,7 @@ class Hosting:
         self._one_at_a_time = BoundedSemaphore()
 
     def open(self, *, strict: bool) -> None:
-        """Load the local models of the configuration, at the start.
+        """Load the models of the configuration that gateways will ask for, at the start.
 
         Raises:
             StartupError: one cannot be loaded, and `strict`. Without, it is asked for if it is needed.
@@ -153,6 +153,8 @@ class Hosting:
 
     def _open(self, row: Config) -> None:
         """Load a model at the start, where nothing else goes on."""
+        if not needs_engine(row):
+            return  # the gateways compute it themselves
         row = self._row(settings_of(row))
         backend = open_model(row)
         until = self._clock() + START_SECONDS

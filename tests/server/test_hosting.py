@@ -22,7 +22,7 @@ from llmrs.errors import ModelError
 from llmrs.server.app import Application
 from llmrs.server.auth import ApiKeys
 from llmrs.server.hosting import FAILED_SECONDS, START_SECONDS, UNUSED_SECONDS, Hosting
-from tests.models.makers import HIDDEN, Made, make_model, write_safetensors
+from tests.models.makers import HIDDEN, Made, make_model, make_static, write_safetensors
 
 IDS = np.array([2, 4, 5, 3], np.int32)
 BATCH = [Prepared(IDS, len(IDS))]
@@ -158,6 +158,18 @@ def test_what_cannot_be_loaded_is_told_and_not_tried_again_at_once(engine: Engin
     (engine.other.folder / "model.safetensors").write_bytes(whole)
     os.utime(engine.other.folder / "model.safetensors", ns=(stamp, stamp))
     assert engine.await_answer(engine.other).state == "ready", "mended files are another model"
+
+
+def test_a_static_model_is_left_to_the_gateways(tmp_path: Path) -> None:
+    static = make_static(tmp_path / "static", 8)
+    config = load({"model_path": str(static.folder)}, environ={}, path=os.devnull)
+    app = Application((), config, ApiKeys(()), engine=True)
+    try:
+        assert app.hosting is not None
+        app.hosting.open(strict=True)
+        assert not app.models
+    finally:
+        app.close()
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
