@@ -156,6 +156,10 @@ def qwen3_published(config: dict[str, Any]) -> dict[str, Any]:
 CASES = {
     "albert": plain("albert", embedding_size=16, num_hidden_groups=2, inner_group_num=2),
     "bert": plain("bert"),
+    # As wide as BERT-large, with the pooling of Yuan-embedding-2.0-zh.
+    "bert-large": plain(
+        "bert", hidden_size=1024, num_attention_heads=16, intermediate_size=4096, num_hidden_layers=2
+    )._replace(steps=lambda: [Pooling(1024, "cls")]),
     "camembert": plain("camembert", pad_token_id=1),
     "distilbert": plain("distilbert", dim=32, n_layers=3, n_heads=4, hidden_dim=48),
     "electra": plain("electra", embedding_size=16)._replace(

@@ -25,6 +25,7 @@ PYTHON = ROOT / ".venv-oracles/bin/python"
 CASES = (
     "albert",
     "bert",
+    "bert-large",
     "camembert",
     "distilbert",
     "electra",
