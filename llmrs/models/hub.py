@@ -83,7 +83,7 @@ def _reason(error: BaseException) -> str:
     strerror, name = getattr(error, "strerror", None), type(error).__name__
     if strerror is None and ("Connect" in name or "Timeout" in name):
         return "the hub cannot be reached"
-    if name in ("UnsupportedProtocol", "InvalidURL", "MissingSchema"):
+    if name in ("UnsupportedProtocol", "InvalidURL", "InvalidSchema", "MissingSchema"):
         return "HF_ENDPOINT is no address of a hub"
     return f"{strerror or 'the hub does not answer as expected'} ({name})"
 
