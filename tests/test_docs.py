@@ -304,3 +304,14 @@ def test_the_handbooks_figures_are_those_that_were_measured() -> None:
     for name, result in results.items():
         assert result["command"].startswith(f"python bench/{name}.py")
         assert f"`python bench/{name}.py`" in handbook
+
+
+def test_the_figures_of_engines_are_those_that_were_measured() -> None:
+    found = json.loads(text("bench/results/engines.json"))
+    assert f"`{found['command']}`" in text("docs/models.md")
+    for row in found["rows"]:
+        line = (
+            f"| {row['way']} | {row['dtype']} | {row['load_s']:.1f} s | {row['memory_mb']:.0f} MB "
+            f"| {row['one_ms']:.1f} ms | {row['texts_s']:.0f} texts/s |\n"
+        )
+        assert line in text("docs/models.md")
