@@ -294,11 +294,13 @@ def test_the_embed_command_prints_a_vector() -> None:
 def test_the_handbooks_figures_are_those_that_were_measured() -> None:
     handbook = text("docs/operations.md")
     results = {
-        name: json.loads(text(f"bench/results/{name}.json")) for name in ("overload", "stop", "processes")
+        name: json.loads(text(f"bench/results/{name}.json"))
+        for name in ("overload", "stop", "processes", "neighbours")
     }
     figures = [row[key] for row in results["overload"]["rows"].values() for key in ("rate", "goodput")]
     figures += results["stop"]["requests"].values()
     figures += [row["rps"] for rows in results["processes"]["results"].values() for row in rows]
+    figures += [row[key] for row in results["neighbours"]["rows"] for key in ("rate", "p50_ms", "p99_ms")]
     for figure in figures:
         assert f"{figure:,.0f}" in handbook, figure
     for name, result in results.items():
