@@ -55,6 +55,11 @@ def large(hub: HubServer) -> bytes:
     return body
 
 
+def as_in_a_terminal() -> None:
+    """Hear interrupts: what a shell has started in the background ignores them, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(env: dict[str, str]) -> Iterator[Start]:
     """Starts `llmrs fetch`; whatever still runs at the end is killed."""
@@ -64,6 +69,7 @@ def start(env: dict[str, str]) -> Iterator[Start]:
         process = subprocess.Popen(
             [sys.executable, "-m", "llmrs", "fetch", MODEL, *arguments], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(**env, **more),
+            preexec_fn=as_in_a_terminal,
         )  # fmt: skip
         started.append(process)
         return process
@@ -232,7 +238,7 @@ def test_a_stop_while_the_model_is_fetched(
     process = subprocess.Popen(
         [sys.executable, "-m", "llmrs", "serve", "--port", "0", "--model-path", MODEL], text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=clean_environment(**env),
+        env=clean_environment(**env), preexec_fn=as_in_a_terminal,
     )  # fmt: skip
     try:
         wait_until(lambda: has_begun(env))
