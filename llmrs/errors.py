@@ -253,10 +253,16 @@ class UpstreamRejected(InvalidRequest):
     poison = True
 
 
+NO_VECTOR = "the model could not compute a vector"
+
+
 class EngineError(ServiceError):
     """The local engine failed on a batch."""
 
     poison = True
+
+    def __init__(self, message: str = NO_VECTOR) -> None:
+        super().__init__(message)
 
 
 class NonFiniteEmbedding(ServiceError):

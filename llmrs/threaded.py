@@ -93,7 +93,7 @@ class ThreadedCollector:
         except ServiceError:
             raise
         except Exception as error:
-            raise _failure() from error
+            raise EngineError() from error
 
     # -- called by the collector, which has the lock ------------------------------------------------
 
@@ -151,10 +151,6 @@ class ThreadedCollector:
             elif isinstance(error, ServiceError):
                 self._collector.fail(batch, error)
             else:
-                failure = _failure()
+                failure = EngineError()
                 failure.__cause__ = error
                 self._collector.fail(batch, failure)
-
-
-def _failure() -> EngineError:
-    return EngineError("the model could not compute a vector")

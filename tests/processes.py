@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -176,11 +177,26 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def packages(environment: str) -> dict[str, str]:
+    """Variables of a process that finds another environment's packages behind its own.
+
+    It is made by `make ENVIRONMENT/installed`: without it, a failure under CI and else a skip.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folder = ROOT / environment / "lib" / version / "site-packages"
+    if not folder.exists():
+        missing(f"an environment is missing: make {environment}/installed")
+    return {**clean_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+
+
 def tool(name: str) -> str:
     """The path of a program the test needs: without it, a failure under CI and else a skip."""
     path = shutil.which(name)
     if path is None:
-        message = f"{name} is not installed"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    assert path is not None
+        missing(f"{name} is not installed")
     return path
+
+
+def missing(what: str) -> NoReturn:
+    """End a test that lacks something: a failure under CI, else a skip."""
+    pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)

@@ -111,5 +111,5 @@ def _failure(answer: Answer) -> ServiceError:
     if answer.status == 504:
         return DeadlineExceeded("the model did not finish in time")
     if answer.status == 500:
-        return EngineError("the model could not compute a vector")
+        return EngineError()
     return NotReady(NOT_READY, retry_after=1)

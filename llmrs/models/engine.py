@@ -50,8 +50,6 @@ wait for each other. Two cores, texts of 20 tokens, two streams of one thread ag
 all-MiniLM-L6-v2 (11 million) +12 % texts/s in batches of 32, +15 to +60 % in batches of 1 to 8; a
 BERT-base (85 million) +2 %, and 25 ms instead of 15 ms for one text."""
 
-NO_VECTOR = "the model could not compute a vector"
-
 RELOAD_SECONDS = 5
 """When to ask again after a failure: the server needs two to three to end and load a small model."""
 
@@ -183,7 +181,7 @@ class Engine:
         try:
             inputs = pack(run, texts, self._encoder)
         except Exception as error:  # a text that `prepare` would not have let through
-            raise EngineError(NO_VECTOR) from error
+            raise EngineError() from error
         self._runs_began[id(request)] = time.monotonic()
         try:
             results = _infer(request, inputs)
@@ -261,7 +259,7 @@ def _compile(graph: ov.Model, dtype: str, threads: int, streams: int, others: Ma
 
 def _broken() -> EngineError:
     """Which text it was is not looked for: no other one gets a vector, either."""
-    error = EngineError(NO_VECTOR)
+    error = EngineError()
     error.poison = False
     return error
 

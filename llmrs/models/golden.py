@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llmrs.embeddings import Matrix
-from llmrs.errors import EngineError, ModelError
+from llmrs.errors import NO_VECTOR, EngineError, ModelError
 from llmrs.models.packing import Ints
 
 LENGTHS = (3, 7, 13)
@@ -46,7 +46,7 @@ def check(
         alone = np.concatenate([embed([text]) for text in texts])
         together = embed(texts)
     except EngineError as error:
-        raise ModelError(f"{place}: the model could not compute a vector when it was tried") from error
+        raise ModelError(f"{place}: {NO_VECTOR} when it was tried") from error
     finite = np.isfinite(alone).all(axis=1)
     if not finite.any():
         raise ModelError(f"{place}: the model gives NaN or infinity for every text; its weights are damaged")

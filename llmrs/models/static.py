@@ -99,7 +99,7 @@ class StaticEngine:
         try:
             matrix = _fast.mean_rows(ids, lengths, *self._table)
         except ValueError as error:  # a text that `prepare` would not have let through
-            raise EngineError("the model could not compute a vector") from error
+            raise EngineError() from error
         if self._normalizes:
             matrix = unit_rows(matrix)
         if self.dimensions < matrix.shape[1]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from llmrs.embeddings import Matrix, Vectors
-from llmrs.errors import DeadlineExceeded, EngineError, ModelError, NotReady
+from llmrs.errors import NO_VECTOR, DeadlineExceeded, EngineError, ModelError, NotReady
 from llmrs.models import golden
 from llmrs.models.cores import usable_cores
 from llmrs.models.folder import ModelFolder
@@ -33,8 +33,6 @@ WARM_UP_SHAPES = ((1, 16), (8, 64), (1, 64))
 
 CPU_EXHAUSTED = "DefaultCPUAllocator"
 """What PyTorch's error about the machine's own memory says; it has no class of its own."""
-
-NO_VECTOR = "the model could not compute a vector"
 
 RELOAD_SECONDS = 15
 """When to ask again after a failure of a device: the server needs so long to end, import PyTorch and load."""
@@ -109,7 +107,7 @@ class TorchEngine:
                 matrix[run] = self._run([texts[index] for index in run])[:, : self.dimensions]
             except MemoryError as error:
                 if len(run) == 1:
-                    raise EngineError(NO_VECTOR) from error
+                    raise EngineError() from error
                 runs += [run[len(run) // 2 :], run[: len(run) // 2]]
                 continue
             cells += len(run) * len(texts[run[0]])
@@ -132,7 +130,7 @@ class TorchEngine:
         except Exception as error:  # PyTorch raises RuntimeError, whatever the reason
             if not _is_out_of_memory(error):
                 self.is_broken = self._device.type != "cpu"
-                raise EngineError(NO_VECTOR) from error
+                raise EngineError() from error
         finally:
             self._began = None
         # Only here is the error gone, whose traceback held on to what the failed run had taken.

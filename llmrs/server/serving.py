@@ -389,7 +389,7 @@ class ServedModel:
             return error
         log.error("a batch failed unexpectedly", exc_info=error)
         if self.backend.waits_on == "cpu":
-            return EngineError("the model could not compute a vector")
+            return EngineError()
         return InternalError("the backend could not be asked")
 
 

@@ -6,7 +6,6 @@ and what needs them runs in a process that finds it behind its own.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, clean_environment
+from tests.processes import ROOT, packages
 
 REAL = {"langchain": 5, "llamaindex": 6}
 """How many tests there are with each."""
@@ -23,14 +22,7 @@ REAL = {"langchain": 5, "llamaindex": 6}
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
     """Variables of a process that finds the libraries."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = ROOT / ".venv-adapters/lib" / version / "site-packages"
-    if not packages.exists():
-        message = "the adapters' libraries are missing: make .venv-adapters/installed"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return {**clean_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}"}
+    return packages(".venv-adapters")
 
 
 @pytest.mark.parametrize("name", REAL)

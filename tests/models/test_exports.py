@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from llmrs.backends.local import LocalBackend
 from llmrs.errors import ModelError
 from llmrs.models.exported import Exported
 from tests.models.makers import change_json, write_json
-from tests.models.test_families import PYTHON, cosines, same
+from tests.models.oracles import run_oracle
+from tests.models.test_families import cosines, same
 
 FAMILIES = ("bert", "roberta", "modernbert", "qwen3", "deberta")
 """Those of exports.py."""
@@ -31,21 +31,11 @@ TIMEOUT = 60.0
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory, default_folder: Path) -> Path:
     """The folder of all cases. Without the oracle's environment: a failure under CI, else a skip."""
-    if not PYTHON.exists():
-        message = "the environment of transformers is missing: make .venv-oracles/installed"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     folder = tmp_path_factory.mktemp("exports")
     default = shutil.copytree(default_folder, folder / "default")
     documented = folder / "export.py"
     documented.write_text(re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[1])
-    done = subprocess.run(
-        [PYTHON, Path(__file__).parent / "exports.py", folder, documented, default],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-    )
-    assert done.returncode == 0, done.stderr
+    run_oracle("exports.py", folder, documented, default)
     write_ir(folder / "bert/model")
     return folder
 

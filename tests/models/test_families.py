@@ -7,8 +7,6 @@ The oracle runs in an environment of its own, see families.py. It is made by `ma
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,7 @@ from llmrs.backends.local import LocalBackend
 from llmrs.errors import ModelError
 from llmrs.models.families import FAMILIES, read_encoder
 from llmrs.models.settings import Settings
-
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".venv-oracles/bin/python"
+from tests.models.oracles import run_oracle
 
 CASES = (
     "albert",
@@ -49,18 +45,8 @@ CASES = (
 @pytest.fixture(scope="session")
 def oracles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all cases. Without the oracle's environment: a failure under CI, else a skip."""
-    if not PYTHON.exists():
-        message = "the environment of transformers is missing: make .venv-oracles/installed"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     folder = tmp_path_factory.mktemp("families")
-    done = subprocess.run(
-        [PYTHON, Path(__file__).parent / "families.py", folder],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-    )
-    assert done.returncode == 0, done.stderr
+    run_oracle("families.py", folder)
     return folder
 
 

@@ -6,8 +6,6 @@ The oracles run in an environment of their own, see statics.py and test_families
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import pytest
 from llmrs.backends.local import LocalBackend
 from llmrs.embedder import Embedder
 from llmrs.errors import ContextLengthExceeded
-from tests.models.test_families import PYTHON
+from tests.models.oracles import run_oracle
 
 CASES = (
     "model2vec",
@@ -41,18 +39,8 @@ EXACT, HALF = 1e-6, 2e-3
 @pytest.fixture(scope="session")
 def oracles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all cases. Without the oracle's environment: a failure under CI, else a skip."""
-    if not PYTHON.exists():
-        message = "the environment of transformers is missing: make .venv-oracles/installed"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     folder = tmp_path_factory.mktemp("statics")
-    done = subprocess.run(
-        [PYTHON, Path(__file__).parent / "statics.py", folder],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-    )
-    assert done.returncode == 0, done.stderr
+    run_oracle("statics.py", folder)
     return folder
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pytest
 import requests
 
 from tests.models.makers import Made
-from tests.processes import ROOT, Server, clean_environment, llmrs, wait_until
+from tests.processes import ROOT, Server, llmrs, packages, wait_until
 
 REFERENCES = Path(__file__).parent / "references"
 
@@ -30,12 +29,7 @@ TESTS = 29
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
     """Variables of a process that finds the libraries."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = ROOT / ".venv-oracles/lib" / version / "site-packages"
-    if not packages.exists():
-        message = "the environment of transformers is missing: make .venv-oracles/installed"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    return {**clean_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}"}
+    return packages(".venv-oracles")
 
 
 def test_the_engine(environment: dict[str, str]) -> None:
