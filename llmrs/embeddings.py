@@ -88,6 +88,7 @@ class ModelInfo:
         matryoshka: the smaller widths the model was trained for, if it declares them.
         prompts: prefixes by name, `query` and `document` being the ones `input_type` picks. The
             empty name, where there is one, is for texts that name none.
+        truncation_side: which end an over-long text loses where nobody says otherwise.
     """
 
     name: str | None = None
@@ -96,6 +97,7 @@ class ModelInfo:
     normalized: bool = False
     matryoshka: tuple[int, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
+    truncation_side: Literal["start", "end"] = "end"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from llmrs.embeddings import Input, ModelInfo, Prepared, Truncate
 from llmrs.models.folder import ModelFolder, read_folder
 from llmrs.models.resolve import model_name, resolve
 from llmrs.models.tokenize import ModelTokenizer
+from llmrs.models.tokenizer_config import read_truncation_side
 from llmrs.models.wordtable import Static
 
 
@@ -64,6 +65,7 @@ class ModelBackend(Backend):
             normalized=self.folder.normalized,
             matryoshka=self.folder.matryoshka,
             prompts=self.folder.prompts,
+            truncation_side=read_truncation_side(self.folder.path),
         )
 
     @property
