@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -236,8 +237,19 @@ def _place(encoder: Graphed, folder: ModelFolder) -> Path:
     return encoder.file if isinstance(encoder, Exported) else folder.path
 
 
+@cache
+def _core() -> ov.Core:
+    """OpenVINO's runtime, one for the process and for as long as it lives.
+
+    Its CPU plugin gives the thread that first uses it another stack for signal handlers, and unmaps that
+    stack when the last model of the runtime goes. Where another thread lets it go, the first one keeps a
+    stack that is gone, and the next signal ends the process: TERM after a reload did.
+    """
+    return ov.Core()
+
+
 def _compile(graph: ov.Model, dtype: str, threads: int, streams: int, others: Mapping[str, int]) -> Any:
-    core = ov.Core()
+    core = _core()
     settings: dict[str, Any] = {
         **others,
         "NUM_STREAMS": streams,
