@@ -12,7 +12,7 @@ than were written is worse than one that does not run. Nothing is read at import
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -321,8 +321,15 @@ class Config:
         return file_name(self.origin.path, os.environ)
 
     def reread(self) -> Config:
-        """What `load` would give now. Raises ConfigError."""
-        return load(self.origin.flags, path=self.origin.path)
+        """What `load` would give now.
+
+        Raises:
+            ConfigError: it is wrong, or names no longer what this one does.
+        """
+        now = load(self.origin.flags, path=self.origin.path)
+        for loss in _losses(self, now):
+            raise ConfigError(loss)
+        return now
 
     @property
     def uses_http_backend(self) -> bool:
@@ -466,6 +473,9 @@ IDENTITY = (
 )
 """What says which model is meant, and so cannot be said for several at once."""
 
+PLACE = ("model_path", "backend_url")
+"""What says where a model's vectors come from."""
+
 
 def _contradictory_models(
     config: Config, settings: Mapping[str, Setting], models: Sequence[Config]
@@ -484,6 +494,25 @@ def _contradictory_models(
         for name in filter(None, (model.model_name, *model.model_aliases)):
             if owners.setdefault(name, number) != number:
                 yield f"models {owners[name]} and {number} of [[models]] have the same name {name[:100]!a}"
+
+
+def _losses(before: Config, now: Config) -> Iterator[str]:
+    """What was named before and is not now, a line each.
+
+    A file that is gone, empty, or cut in the middle of a write looks as if the default model were wanted, and
+    nobody who edits a file wants another model's vectors under the old name.
+    """
+    if _is_given(before, IDENTITY) and not _is_given(now, IDENTITY):
+        yield f"{now.file} names no model any more; to serve the default model, name it or restart"
+    places = {model.model_name: model for model in before.served if _is_given(model, PLACE)}
+    for model in now.served:
+        if model.model_name in places and not _is_given(model, PLACE):
+            yield f"model {model.model_name} has neither model_path nor backend_url any more"
+
+
+def _is_given(config: Config, keys: Iterable[str]) -> bool:
+    """Whether one of the keys has a value that is not the default."""
+    return any(not model.sources[key].startswith("default") for model in config.served for key in keys)
 
 
 def _ineffective(config: Config) -> Iterator[str]:

@@ -57,6 +57,55 @@ def test_it_can_be_read_again(tmp_path: Path) -> None:
     assert config.file == str(path)
 
 
+NAMED = '[[models]]\nmodel_name = "mine"\nmodel_path = "/models/v1"\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reason"),
+    [
+        (NAMED, None, "names no model any more"),
+        (NAMED, "", "names no model any more"),
+        (NAMED, "port = 1234\n", "names no model any more"),
+        (NAMED, NAMED[: NAMED.index("model_path")], "neither model_path nor backend_url"),
+        ('model_path = "/models/v1"\n', "", "names no model any more"),
+        ('model_name = "mine"\nbackend_url = "http://a:1"\n', 'model_name = "mine"\n', "neither"),
+    ],
+)
+def test_a_file_that_lost_its_models_is_not_taken_for_the_default_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, now: str | None, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("config.toml")
+    file.write_text(before)
+    config = load(environ={})
+    file.unlink() if now is None else file.write_text(now)
+    with pytest.raises(ConfigError, match=reason):
+        config.reread()
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("", ""),
+        ("", NAMED),
+        (NAMED, NAMED.replace("v1", "v2")),
+        (NAMED, NAMED.replace('model_path = "/models/v1"', 'backend_url = "http://a:1"')),
+        (NAMED, NAMED.replace("mine", "yours")),
+        (NAMED, '[[models]]\nmodel_name = "default"\n'),
+        ('model_path = "/models/v1"\n', NAMED),
+    ],
+)
+def test_a_file_may_name_other_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, now: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("config.toml")
+    file.write_text(before)
+    config = load(environ={})
+    file.write_text(now)
+    assert config.reread().served
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -97,8 +97,13 @@ def test_a_file_that_is_gone_or_empty_says_nothing(house: House) -> None:
         house.file.unlink()
         time.sleep(3)
         assert served(server) == ["tiny"]
+        assert reload(server).status_code == 400
         house.file.write_text("")
         time.sleep(3)
+        assert served(server) == ["tiny"]
+        answer = reload(server)
+        assert answer.status_code == 400
+        assert "names no model any more" in answer.json()["error"]["message"]
         assert served(server) == ["tiny"]
         house.write(house.local("tiny", house.other))
         wait_until(lambda: "served: tiny" in server.log, 20, server)
