@@ -225,6 +225,14 @@ class Config:
         "cl100k where its vocabulary can be loaded, else reject, and as they are for openai backends",
         per_model=True,
     )
+    truncate: str | None = option(
+        None,
+        choice("none", "start", "end", "chunk_mean"),
+        "what becomes of texts longer than the model takes, where a request does not say: none answers 400, "
+        "start and end cut off that end, chunk_mean takes the mean of parts; unset: the end that the model's "
+        "tokenizer cuts off, and what an HTTP backend does by itself",
+        per_model=True,
+    )
     empty_input: str = option(
         "accept", choice("accept", "reject"), "whether an empty text is embedded or 400"
     )
@@ -457,6 +465,11 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield (
             f"{given('token_ids')} contradicts {given('backend_protocol')}: only openai backends take token "
             "ids, set token_ids to cl100k or reject"
+        )
+    if config.truncate == "chunk_mean" and config.uses_http_backend:
+        yield (
+            f"{given('truncate')} contradicts {given('backend_type')}: only a local model is known to split "
+            "texts, set truncate to none, start or end"
         )
     if config.api_key_file is not None and (reason := _unreadable(config.api_key_file)):
         yield f"{given('api_key_file')}: {reason}"

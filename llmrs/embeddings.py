@@ -22,6 +22,12 @@ Input: TypeAlias = str | list[int]
 Truncate: TypeAlias = Literal["none", "start", "end", "chunk_mean"]
 """Which end an over-long input loses; `none` refuses it, `chunk_mean` splits it, see `chunks`."""
 
+AskedTruncate: TypeAlias = Truncate | Literal["cut"]
+"""What a request may ask for: `cut` is either end, as the configuration or the model has it."""
+
+Side: TypeAlias = Literal["start", "end"]
+"""The end of a text that is cut off."""
+
 OutputDtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 """What the numbers of an answer are:
 
@@ -86,6 +92,7 @@ class ModelInfo:
         max_input_tokens: longest input in tokens, special tokens included.
         normalized: whether the model itself makes unit vectors.
         matryoshka: the smaller widths the model was trained for, if it declares them.
+        truncation_side: the end that its tokenizer cuts off where nobody says which.
         prompts: prefixes by name, `query` and `document` being the ones `input_type` picks. The
             empty name, where there is one, is for texts that name none.
         truncation_side: which end an over-long text loses where nobody says otherwise.
@@ -96,6 +103,7 @@ class ModelInfo:
     max_input_tokens: int | None = None
     normalized: bool = False
     matryoshka: tuple[int, ...] = ()
+    truncation_side: Side = "end"
     prompts: Mapping[str, str] = field(default_factory=dict)
     truncation_side: Literal["start", "end"] = "end"
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 import msgspec
 
 from llmrs import _fast
-from llmrs.embeddings import Input, Matrix, OutputDtype, Truncate
+from llmrs.embeddings import AskedTruncate, Input, Matrix, OutputDtype, Side, Truncate
 from llmrs.errors import InvalidJson, InvalidRequest, ServiceError, TooManyInputs
 
 Form: TypeAlias = Literal["openai", "legacy", "tei"]
@@ -54,7 +54,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
         base64: whether vectors are wanted as base64 instead of arrays of numbers.
         output_dtype: what the numbers of the answer shall be.
         dimensions: the width wanted, at least 1; None: the model's own.
-        truncate: which end of an over-long input to cut.
+        truncate: what to do with an over-long input; None: as configured.
+        truncation_side: the end to cut off, where one is; None: as configured.
         input_type, prompt_name: which of the model's prompts to put in front, if any.
         normalize: whether to make unit vectors; None: as configured.
         batch_size: most inputs of this request in one backend batch; None: as configured.
@@ -66,7 +67,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     base64: bool = False
     output_dtype: OutputDtype = "float32"
     dimensions: int | None = None
-    truncate: Truncate = "none"
+    truncate: AskedTruncate | None = None
+    truncation_side: Side | None = None
     input_type: Literal["query", "document"] | None = None
     prompt_name: str | None = None
     normalize: bool | None = None
@@ -125,7 +127,7 @@ def parse_openai(
         dimensions=_positive(fields.dimensions, "dimensions"),
         input_type=_input_type(fields.input_type),
         prompt_name=_text(fields.prompt_name, "prompt_name"),
-        truncate=cast(Any, _choice(fields.truncate, "truncate", get_args(Truncate), "none")),
+        truncate=_truncate(fields.truncate),
         inputs=_inputs(fields.input, "input", limits),
     )
 
@@ -143,7 +145,7 @@ def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
             form="legacy",
             normalize=_flag(fields.normalize_embeddings, "normalize_embeddings"),
             batch_size=_positive(fields.batch_size, "batch_size"),
-            truncate="end",
+            truncate=_truncate(fields.truncate),
             input_type=_input_type(fields.input_type),
             prompt_name=_text(fields.prompt_name, "prompt_name"),
             output_dtype=_output_dtype(fields.output_dtype),
@@ -152,7 +154,7 @@ def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
     return EmbeddingRequest(
         form="tei",
         normalize=_flag(fields.normalize, "normalize"),
-        truncate="none" if _flag(fields.truncate, "truncate") is False else "end",
+        truncate=_truncate(fields.truncate),
         input_type=_input_type(fields.input_type),
         prompt_name=_text(fields.prompt_name, "prompt_name"),
         output_dtype=_output_dtype(fields.output_dtype),
@@ -353,6 +355,20 @@ def _positive(value: Any, name: str) -> int | None:
 
 def _input_type(value: Any) -> Literal["query", "document"] | None:
     return cast(Any, _choice(value, "input_type", ("query", "document"), None))  # type: ignore[no-any-return]
+
+
+def _truncate(value: Any) -> AskedTruncate | None:
+    """What to do with long inputs, in OpenAI's, TEI's (true or false), Cohere's and NVIDIA's words."""
+    if value is None:
+        return None
+    if type(value) is bool:
+        return "cut" if value else "none"
+    word = value.lower() if type(value) is str else None
+    if word not in get_args(Truncate):
+        raise InvalidRequest(
+            f"truncate must be true, false or one of {', '.join(get_args(Truncate))}", param="truncate"
+        )
+    return cast(Truncate, word)
 
 
 def _output_dtype(value: Any) -> OutputDtype:

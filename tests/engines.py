@@ -62,11 +62,11 @@ class FakeBackend(Backend):
         return self._limits
 
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
     ) -> list[Prepared]:
         return [self._prepare(each, index, truncate, prompt) for index, each in enumerate(inputs)]
 
-    def _prepare(self, each: Input, index: int, truncate: Truncate, prompt: str) -> Prepared:
+    def _prepare(self, each: Input, index: int, truncate: Truncate | None, prompt: str) -> Prepared:
         if isinstance(each, list):
             if max(each, default=0) >= VOCABULARY:
                 raise InvalidRequest(f"input[{index}] holds an id outside the vocabulary", param="input")
@@ -80,7 +80,7 @@ class FakeBackend(Backend):
             if truncate == "none":
                 raise ContextLengthExceeded(MAX_TOKENS, index=index, found=found)
             keep = MAX_TOKENS - 2
-            words = words[:keep] if truncate == "end" else words[-keep:]
+            words = words[-keep:] if truncate == "start" else words[:keep]
         return Prepared(" ".join(words), len(words) + 2, found > MAX_TOKENS)
 
     def _split(self, words: list[str], prompt: list[str]) -> Prepared:

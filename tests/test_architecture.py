@@ -42,11 +42,13 @@ ROOMS: dict[str, set[str]] = {
     "batch": GROUND | {"fairqueue"},
     "admission": GROUND | {"fairqueue"},
     "prompts": GROUND,
+    "truncation": GROUND,
     "chunks": GROUND,
     "collector": GROUND | {"admission", "batch", "fairqueue"},
     "threaded": GROUND | {"batch", "collector", "fairqueue"},
     "server": GROUND
-    | {"", "batch", "chunks", "collector", "fairqueue", "prompts", "wire", "embedder", "backends"},
+    | {"", "batch", "chunks", "collector", "fairqueue", "prompts", "truncation", "wire"}
+    | {"embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.
     "flags": GROUND | {""},

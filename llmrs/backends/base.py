@@ -85,11 +85,12 @@ class Backend(ABC):
 
     @abstractmethod
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
     ) -> list[Prepared]:
         """Make inputs ready for `embed`, in order. Thread-safe.
 
-        `prompt` is put in front of every text (token ids are taken as they are).
+        `prompt` is put in front of every text (token ids are taken as they are). `truncate` None leaves long
+        inputs to what the backend does by itself; only backends that do not count tokens get it.
 
         Raises:
             ContextLengthExceeded: an input is too long and `truncate` is `none`.

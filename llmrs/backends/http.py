@@ -122,7 +122,7 @@ class HttpBackend(Backend):
         return self._found is None or self._found.protocol.takes_ids
 
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
     ) -> list[Prepared]:
         """Make inputs ready: texts stay texts, token ids are passed on to backends that take them.
 

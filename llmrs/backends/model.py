@@ -73,6 +73,7 @@ class ModelBackend(Backend):
         return self._info
 
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
     ) -> list[Prepared]:
+        truncate = truncate or self._info.truncation_side
         return self._tokenizer.prepare(inputs, truncate=truncate, prompt=prompt)

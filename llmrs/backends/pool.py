@@ -129,7 +129,7 @@ class BackendPool(Backend):
         self._trials.tend(self._replicas[position])
 
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
     ) -> list[Prepared]:
         """Make inputs ready for any of the backends; see `HttpBackend.prepare`."""
         known = [replica.backend for replica in self._replicas if replica.in_service]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import gevent
 from gevent.event import Event
@@ -22,7 +22,7 @@ from llmrs.batch import Batch
 from llmrs.chunks import gather, spread
 from llmrs.collector import ClientGone, Collector
 from llmrs.config import Config
-from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Vectors
+from llmrs.embeddings import Input, Matrix, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
     DeadlineExceeded,
     EngineError,
@@ -35,11 +35,13 @@ from llmrs.errors import (
 from llmrs.fairqueue import Group
 from llmrs.prompts import check_default, choose_prompt
 from llmrs.server.health import health_of
+from llmrs.server.longtexts import CutsLog
 from llmrs.server.metrics import Metrics, ModelMetrics
 from llmrs.server.native import IdleCall, NativeThreads
 from llmrs.server.residence import Residents, State
 from llmrs.server.token_ids import translator
 from llmrs.server.watchdog import GRACE_SECONDS, Watchdog
+from llmrs.truncation import choose_truncation
 from llmrs.wire import EmbeddingRequest
 
 log = logging.getLogger("llmrs.server")
@@ -112,6 +114,7 @@ class ServedModel:
         self._engine: NativeThreads | None = None
         self._draining = draining
         self._aliases = config.model_aliases
+        self._cuts = CutsLog(lambda: self.name)
         self._idle = IdleCall(lambda: self.collector.dispatch())
         self.collector = Collector(
             self._runner(),
@@ -208,9 +211,10 @@ class ServedModel:
         self.requests += 1
         try:
             began = time.monotonic()
-            prepared = self._prepare(inputs, request, group)
+            truncate = self._truncation(request)
+            prepared = self._prepare(inputs, request, truncate, group)
             prepared_at = time.monotonic()
-            texts = spread(prepared) if request.truncate == "chunk_mean" else prepared
+            texts = spread(prepared) if truncate == "chunk_mean" else prepared
             self.residence.want()
             self.collector.submit(group, texts, request.batch_size or 0)
             done.wait(max(0.0, deadline - prepared_at))
@@ -233,6 +237,8 @@ class ServedModel:
             began,
         )
         self.metrics.count_answer(answer)
+        if answer.truncated:
+            self._cuts.count(answer.truncated)
         return answer
 
     def compute(self, prepared: list[Prepared], deadline: float) -> Matrix:
@@ -285,6 +291,7 @@ class ServedModel:
         self._residents.remove(self.residence)
         self.health.close()
         self.watchdog.close()
+        self._cuts.close()
         self.collector.close(lambda: NotReady("the server is shutting down", retry_after=1))
         if self._engine is not None:
             self._engine.close()
@@ -292,13 +299,24 @@ class ServedModel:
 
     # -- before the queue ---------------------------------------------------------------------
 
-    def _prepare(self, inputs: list[Input], request: EmbeddingRequest, group: Group) -> list[Prepared]:
+    def _truncation(self, request: EmbeddingRequest) -> Truncate | None:
+        """What the backend is told about long inputs; None: nothing, for it counts its tokens itself."""
+        configured = cast("Truncate | None", self.config.truncate)
+        counts = self.backend.counts_tokens
+        wanted = choose_truncation(
+            request.truncate, request.truncation_side, configured, self.info, counts_tokens=counts
+        )
+        if wanted == "chunk_mean" and not counts:
+            raise InvalidRequest("chunk_mean needs a local model, whose tokens are known", param="truncate")
+        return wanted
+
+    def _prepare(
+        self, inputs: list[Input], request: EmbeddingRequest, truncate: Truncate | None, group: Group
+    ) -> list[Prepared]:
         prompt = choose_prompt(
             self.info.prompts, request.prompt_name, request.input_type, self.config.default_prompt or ""
         )
-        prepare = partial(self.backend.prepare, inputs, truncate=request.truncate, prompt=prompt)
-        if not self.backend.counts_tokens and request.truncate == "chunk_mean":
-            raise InvalidRequest("chunk_mean needs a local model, whose tokens are known", param="truncate")
+        prepare = partial(self.backend.prepare, inputs, truncate=truncate, prompt=prompt)
         if not self.backend.counts_tokens:
             return prepare()  # which only estimates the tokens: the backend keeps its own limit
         if sum(map(len, inputs)) > INLINE_CHARACTERS:

@@ -93,6 +93,7 @@ class TestServe:
             "host": "h",
             "backend_url": "http://b",
             "empty_input": "reject",
+            "truncate": "none",
             "load_on": "request",
             "api_key_file": "keys",
             "worker_class": "gevent",

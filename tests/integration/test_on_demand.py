@@ -89,7 +89,7 @@ def test_a_model_that_cannot_be_loaded_harms_nobody_but_its_callers(house: House
 
 
 def test_a_service_is_ready_before_its_model_is_loaded_and_after_it_is_unloaded(house: House) -> None:
-    house.write(house.local("tiny", house.tiny, f"{ON_REQUEST}\nunload_after = 1"))
+    house.write(house.local("tiny", house.tiny, f'{ON_REQUEST}\nunload_after = 1\ntruncate = "none"'))
     with running(house) as server:
         for _ in "ab":
             assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200

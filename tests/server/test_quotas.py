@@ -201,7 +201,8 @@ def test_one_key_does_not_take_anothers_place(one_at_a_time: Client) -> None:
 
 ENDINGS = [
     b"not json", b'{"input": []}', b'{"input": "poison"}', b'{"input": "broken"}', b'{"input": "nan"}',
-    b'{"input": "unreachable"}', b'{"input": "x", "model": "none"}', b'{"input": "%b"}' % (b"w " * 99),
+    b'{"input": "unreachable"}', b'{"input": "x", "model": "none"}',
+    b'{"input": "%b", "truncate": "none"}' % (b"w " * 99),
     b'{"input": "x"}', b'{"texts": "x"}', b'{"inputs": "poison"}',
 ]  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_failures_by_teis_reasons(client: Client) -> None:
         (400, 7, "validation"),
     ):
         before = value(client, "te_request_failure", err=reason)
-        client.error(status, "/v1/embeddings", {"input": text})
+        client.error(status, "/v1/embeddings", {"input": text, "truncate": "none"})
         assert value(client, "te_request_failure", err=reason) == before + 1, text
     assert value(client, "te_request_success", method="single") == 0
 

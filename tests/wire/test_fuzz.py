@@ -68,7 +68,7 @@ def check(parse, body):
             assert type(item) is str
             item.encode()
     assert request.dimensions is None or (type(request.dimensions) is int and request.dimensions >= 1)
-    assert request.truncate in ("none", "start", "end")
+    assert request.truncate in (None, "cut", "none", "start", "end", "chunk_mean")
 
 
 @pytest.mark.parametrize("parse", [wire.parse_openai, wire.parse_embed])

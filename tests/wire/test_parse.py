@@ -58,7 +58,6 @@ def test_defaults():
         model=None,
         base64=False,
         dimensions=None,
-        truncate="none",
         input_type=None,
         prompt_name=None,
         normalize=None,
@@ -267,7 +266,7 @@ WRONG: dict[str, list[object]] = {
     "output_dtype": ["float", "Int8", "", "float64", 8, True, ["int8"], {}],
     "dimensions": [0, -1, 5.0, 0.5, "5", "", True, False, [5], {}, 1e2],
     "input_type": ["Query", "", "passage", 1, True, [], {}],
-    "truncate": ["END", "", "left", 1, True, False, [], {}],
+    "truncate": ["", "left", 1, 0, [], {}],
 }
 
 
@@ -285,10 +284,10 @@ def test_fields_are_checked_before_inputs():
 
 
 def test_legacy_form():
-    assert embed({"texts": "x"}) == wire.EmbeddingRequest(form="legacy", inputs=["x"], truncate="end")
+    assert embed({"texts": "x"}) == wire.EmbeddingRequest(form="legacy", inputs=["x"])
     body = {"texts": ["x", "y"], "normalize_embeddings": False, "batch_size": 8, "inputs": None}
     assert embed(body) == wire.EmbeddingRequest(
-        form="legacy", inputs=["x", "y"], truncate="end", normalize=False, batch_size=8
+        form="legacy", inputs=["x", "y"], normalize=False, batch_size=8
     )
 
 
@@ -301,12 +300,12 @@ def test_output_dtype_of_embed(field):
 
 
 def test_tei_form():
-    assert embed({"inputs": "x"}) == wire.EmbeddingRequest(form="tei", inputs=["x"], truncate="end")
+    assert embed({"inputs": "x"}) == wire.EmbeddingRequest(form="tei", inputs=["x"])
     body = {"inputs": ["x"], "normalize": True, "truncate": False, "prompt_name": "query", "dimensions": 9}
     assert embed(body) == wire.EmbeddingRequest(
         form="tei", inputs=["x"], normalize=True, truncate="none", prompt_name="query", dimensions=9
     )
-    assert embed({"inputs": "x", "truncate": True}).truncate == "end"
+    assert embed({"inputs": "x", "truncate": True}).truncate == "cut"
     assert embed({"inputs": [[1, 2], [3]]}).inputs == [[1, 2], [3]]
 
 
@@ -335,7 +334,7 @@ def test_exactly_one_form(body):
         ({"inputs": []}, "inputs", "inputs must be"),
         ({"inputs": ["a", 1]}, "inputs", "inputs[1] must be a string"),
         ({"inputs": "x", "normalize": 0}, "normalize", "true or false"),
-        ({"inputs": "x", "truncate": "end"}, "truncate", "true or false"),
+        ({"inputs": "x", "truncate": "left"}, "truncate", "true, false or one of"),
         ({"inputs": "x", "prompt_name": ""}, "prompt_name", "non-empty string"),
         ({"inputs": "x", "dimensions": 5.0}, "dimensions", "at least 1"),
     ],
