@@ -92,7 +92,6 @@ class ModelInfo:
         max_input_tokens: longest input in tokens, special tokens included.
         normalized: whether the model itself makes unit vectors.
         matryoshka: the smaller widths the model was trained for, if it declares them.
-        truncation_side: the end that its tokenizer cuts off where nobody says which.
         prompts: prefixes by name, `query` and `document` being the ones `input_type` picks. The
             empty name, where there is one, is for texts that name none.
         truncation_side: which end an over-long text loses where nobody says otherwise.
@@ -103,9 +102,8 @@ class ModelInfo:
     max_input_tokens: int | None = None
     normalized: bool = False
     matryoshka: tuple[int, ...] = ()
-    truncation_side: Side = "end"
     prompts: Mapping[str, str] = field(default_factory=dict)
-    truncation_side: Literal["start", "end"] = "end"
+    truncation_side: Side = "end"
 
 
 @dataclass(frozen=True)
