@@ -253,6 +253,20 @@ class UpstreamRejected(InvalidRequest):
     poison = True
 
 
+class UpstreamTooLong(UpstreamRejected):
+    """The backend says that an input is longer than its model takes."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, maximum: int | None) -> None:
+        # Gateways recognise this error by the words "maximum context length".
+        limit = "the model's maximum context length" + (f" of {maximum} tokens" if maximum else "")
+        super().__init__(
+            f"The backend says that the input exceeds {limit}. Shorten it, or let it be cut with truncate.",
+            param="input",
+        )
+
+
 NO_VECTOR = "the model could not compute a vector"
 
 

@@ -34,6 +34,12 @@ RECEIVE = 1 << 16
 LONGEST_HEAD = 1 << 16
 """Bytes that an answer's head may have."""
 
+LONGEST_ERROR = 1 << 14
+"""Bytes of an error's body that are read: what is longer is a page for people, and is left unread."""
+
+ERROR_SECONDS = 0.5
+"""Longest wait for an error's body: its status has come, and says the most."""
+
 
 class Address(NamedTuple):
     """Where connections go: a host and port, or a Unix socket's path; `tls` for https."""
@@ -70,7 +76,7 @@ class Pool:
         self._idle: deque[_Connection] = deque()
 
     def exchange(self, request: bytes, deadline: float, limit: int) -> Incoming:
-        """Send a whole request and read the whole answer; only that of status 200 has a body.
+        """Send a whole request and read the whole answer, of errors the first LONGEST_ERROR bytes at most.
 
         A request that met a kept-alive connection which the server had closed is sent once more, on
         a new one, and no other is: embedding changes nothing, so twice is as good as once.
@@ -200,15 +206,23 @@ class _Connection:
             # A server may refuse a request before it has read it all: its answer can still be read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._sock.sendall(request)
-            while not answer.complete:
-                self._sock.settimeout(_remaining(deadline))
-                count = self._sock.recv_into(self._buffer)
-                answer.feed(self._buffer[:count])
+            while not answer.complete and not answer.is_error:
+                self._receive(answer, deadline)
         except TimeoutError:
             raise DeadlineExceeded("the backend did not answer in time") from None
         except OSError:
             raise answer.broken() from None
+        # What an error says helps, but its status is the answer: no body of it is waited for long.
+        until = min(deadline, time.monotonic() + ERROR_SECONDS)
+        with contextlib.suppress(OSError, UpstreamError, DeadlineExceeded):
+            while not answer.complete:
+                self._receive(answer, until)
         return answer
+
+    def _receive(self, answer: Incoming, deadline: float) -> None:
+        self._sock.settimeout(_remaining(deadline))
+        count = self._sock.recv_into(self._buffer)
+        answer.feed(self._buffer[:count])
 
 
 class Incoming:
@@ -216,8 +230,9 @@ class Incoming:
 
     Attributes:
         headers: by lower-case name; of several with one name, the last.
-        body: that of an answer of status 200; of others it is not read.
+        body: of an answer of another status than 200 at most LONGEST_ERROR bytes, as far as they came.
         complete: whether all of it has come that is wanted.
+        is_error: whether its status is known, and not 200.
         reusable: whether the connection may be used for another request.
     """
 
@@ -225,6 +240,7 @@ class Incoming:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.complete = False
+        self.is_error = False
         self.reusable = False
         self._limit = limit
         self._parser = HttpResponseParser(self)
@@ -251,8 +267,9 @@ class Incoming:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             self.reusable = False
-            if not self.complete:
+            if not self.complete and not self.is_error:
                 raise Broken from None
+            self.complete = True
         if self._too_long:
             raise UpstreamError(f"the backend's answer is longer than the {self._limit} bytes it may have")
         if not self._in_body and not self.complete and self._received > LONGEST_HEAD:
@@ -277,13 +294,21 @@ class Incoming:
             self.headers.clear()
             return
         self._in_body = True
-        self.complete = self.status != 200
-        self._too_long = not self.complete and int(self.headers.get("content-length", 0)) > self._limit
+        self.is_error = self.status != 200
+        length = int(self.headers.get("content-length", 0))
+        if self.is_error:
+            self.complete = length > LONGEST_ERROR
+        else:
+            self._too_long = length > self._limit
 
     def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self._chunks.append(data)
-            self._size += len(data)
+        if self.complete:
+            return
+        self._chunks.append(data)
+        self._size += len(data)
+        if self.is_error:
+            self.complete = self._size > LONGEST_ERROR
+        else:
             self._too_long = self._too_long or self._size > self._limit
 
     def on_message_complete(self) -> None:

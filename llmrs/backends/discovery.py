@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from llmrs.backends.protocols import TEI, Embed, Ollama, OpenAI, Protocol, Reply
+from llmrs.backends.refusals import CREDENTIALS, described, encoding_of
 from llmrs.backends.transport import Answer, Transport
 from llmrs.config import Config
 from llmrs.embeddings import ModelInfo
@@ -32,7 +33,9 @@ MAX_LISTING = 4 << 20
 DEFAULT_MODEL = "default"
 """The name sent where none is configured and the backend lists none."""
 
-CREDENTIALS = "the backend refused this server's own credentials: check backend_api_key"
+NOT_YET = (424, 429)
+"""Statuses, beside those above 501, that say nothing about the protocol: the server may get ready. 500 and
+501 are also what some answer to a field or a path they do not know."""
 
 
 class Found(NamedTuple):
@@ -59,11 +62,7 @@ def discover(transport: Transport, config: Config, deadline: float) -> Found:
         reply = search.try_out(protocol)
         if reply is not None:
             return Found(protocol, _announce(transport, protocol, model, reply))
-    raise UpstreamError(
-        f"the backend does not speak {config.backend_protocol}"
-        if config.backend_protocol != "auto"
-        else f"the backend speaks none of the known protocols ({', '.join(search.tried)})"
-    )
+    raise UpstreamError(search.nothing_found())
 
 
 def _announce(transport: Transport, protocol: Protocol, model: _Model, reply: Reply) -> ModelInfo:
@@ -79,7 +78,17 @@ class _Search:
         self._transport = transport
         self._config = config
         self._deadline = deadline
-        self.tried: list[str] = []
+        self._refused = False
+        self._tried: list[str] = []
+
+    def nothing_found(self) -> str:
+        """Why the search has come to nothing: what was asked, and what was answered."""
+        protocol, tried = self._config.backend_protocol, "; ".join(self._tried)
+        if self._refused:
+            return f"{CREDENTIALS} ({tried})"
+        if protocol != "auto":
+            return f"the backend does not speak {protocol} ({tried})"
+        return f"the backend speaks none of the known protocols ({tried})"
 
     def candidates(self) -> Iterator[tuple[Protocol, _Model]]:
         """Protocols to try, most telling first, each with the model it would serve."""
@@ -112,29 +121,29 @@ class _Search:
         answer = self._transport.post(
             protocol.path, protocol.body([PROBE]), deadline=self._deadline, limit=MAX_LISTING
         )
-        self._settle(answer)
-        outcome = f"POST {protocol.path} {answer.status}"
-        if answer.status == 200:
+        outcome = described(answer)
+        if answer.status in (401, 403):
+            self._refused = True
+        elif _not_yet(answer):
+            raise UpstreamError(f"the backend is not ready (HTTP {answer.status})")
+        elif answer.status == 200 and not encoding_of(answer):
             try:
                 return protocol.read(answer.body, answer.headers, 1)
-            except UpstreamError:
-                outcome = f"POST {protocol.path} without vectors"
-        if outcome not in self.tried:
-            self.tried.append(outcome)
+            except UpstreamError as error:
+                outcome = f"HTTP 200, but {error.message}"
+        if (asked := f"POST {protocol.path}: {outcome}") not in self._tried:
+            self._tried.append(asked)
         return None
 
-    def _settle(self, answer: Answer) -> None:
-        """Raise if the answer says nothing about the protocol: who we are, or not now."""
-        if answer.status in (401, 403):
-            raise UpstreamError(CREDENTIALS)
-        # 500 and 501 are also what some servers answer to a field or a path they do not know.
-        if answer.status in (424, 429) or answer.status > 501:
-            raise UpstreamError(f"the backend is not ready (HTTP {answer.status})")
-
     def _get(self, path: str) -> dict[str, Any]:
-        """The JSON object at `path`, empty if there is none."""
+        """The JSON object at `path`, empty if there is none.
+
+        Only the answer to a text's embedding decides: a list may need other rights than embedding, or
+        be missing. But without a configured name it is the list that names the model.
+        """
         answer = self._transport.get(path, deadline=self._deadline, limit=MAX_LISTING)
-        self._settle(answer)
+        if _not_yet(answer) and self._config.model_name is None:
+            raise UpstreamError(f"the backend is not ready (GET {path}: HTTP {answer.status})")
         try:
             return msgspec.json.decode(answer.body, type=dict[str, Any]) if answer.status == 200 else {}
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -151,6 +160,10 @@ class _Search:
     def _model(self, name: object = None, max_input_tokens: object = None) -> _Model:
         found = name if isinstance(name, str) and name else DEFAULT_MODEL
         return _Model(self._config.model_name or found, _positive(max_input_tokens))
+
+
+def _not_yet(answer: Answer) -> bool:
+    return answer.status in NOT_YET or answer.status > 501
 
 
 def _positive(value: object) -> int | None:

@@ -22,10 +22,11 @@ import msgspec
 import numpy as np
 
 from llmrs.backends.base import CALL_HEADERS, Backend
-from llmrs.backends.discovery import CREDENTIALS, Found, discover
+from llmrs.backends.discovery import Found, discover
 from llmrs.backends.parts import share_out, split
 from llmrs.backends.protocols import Protocol, Reply
-from llmrs.backends.transport import Answer, Transport
+from llmrs.backends.refusals import Failed, described, encoding_of, refusal
+from llmrs.backends.transport import Transport
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
@@ -33,7 +34,6 @@ from llmrs.errors import (
     DeadlineExceeded,
     InvalidRequest,
     QueueFull,
-    ServiceError,
     UpstreamError,
     UpstreamRejected,
 )
@@ -58,14 +58,6 @@ LONGEST_ANSWER = 256 << 20
 
 class Unanswered(UpstreamError):
     """A health check got no answer in time; a backend may also be too busy for one."""
-
-
-class Failed(UpstreamError):
-    """The backend answered a batch with an HTTP status that says that it failed."""
-
-    def __init__(self, answered: int) -> None:
-        super().__init__(f"the backend answered HTTP {answered}")
-        self.answered = answered
 
 
 def open_address(config: Config, url: str, *, tries: int = TRIES) -> HttpBackend:
@@ -216,9 +208,11 @@ class HttpBackend(Backend):
             lines = b"x-request-timeout: %.3f\r\n%b" % (left, CALL_HEADERS.get())
             answer = self._transport.post(protocol.path, body, deadline=deadline, limit=limit, lines=lines)
             if answer.status == 200:
+                if encoding_of(answer):
+                    raise Failed(answer.status, described(answer))
                 return protocol.read(answer.body, answer.headers, len(items))
             if answer.status != 429:
-                raise _refusal(answer)
+                raise refusal(answer, self.info.max_input_tokens)
             wait = answer.retry_after
             pause = BACKOFF * 2**attempt if wait is None else wait
             if attempt + 1 == self._tries or time.monotonic() + pause >= deadline:
@@ -246,15 +240,6 @@ class HttpBackend(Backend):
             log.info("backend %s embeds again", self.address)
         else:
             log.warning("backend %s: %s", self.address, trouble)
-
-
-def _refusal(answer: Answer) -> ServiceError:
-    """The error an HTTP status other than 200 and 429 stands for. Nothing of the answer is passed on."""
-    if answer.status in (400, 413, 422):
-        return UpstreamRejected("the backend refused the input as invalid or too long", param="input")
-    if answer.status in (401, 403):
-        return UpstreamError(CREDENTIALS)
-    return Failed(answer.status)
 
 
 def _check_width(reply: Reply, info: ModelInfo) -> None:

@@ -23,7 +23,8 @@ from typing import ClassVar, Literal
 from llmrs.backends.base import MIN_TRY, Backend, ReplicaState, Retries
 from llmrs.backends.budget import RetryBudget
 from llmrs.backends.connections import Broken
-from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, Failed, HttpBackend, open_address
+from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, HttpBackend, open_address
+from llmrs.backends.refusals import Failed
 from llmrs.backends.replica import Replica
 from llmrs.backends.roster import WAIT, Errand, Roster
 from llmrs.backends.trials import Trials

@@ -26,13 +26,17 @@ HEADERS = {
     "User-Agent": "llmrs",
 }
 
+ENDPOINTS = ("/api/embed", "/api/embeddings", "/embeddings", "/embed", "/v1")
+"""What addresses end in that were copied from a client's settings. The last may stand before others."""
+
 
 class Answer(NamedTuple):
     """An HTTP answer.
 
     Attributes:
         headers: by lower-case name.
-        body: empty unless `status` is 200: nothing else of a backend is used.
+        body: of a status other than 200 the first few thousand bytes, if they came at once. Those say why,
+            to this program alone: nothing of them is passed on.
     """
 
     status: int
@@ -119,7 +123,8 @@ def _address(base: str, socket_path: str | None) -> Address:
 def _parse(url: str) -> tuple[str, str | None]:
     """What all request URLs start with, and the path of the Unix socket if it is one.
 
-    A final `/v1` is dropped: OpenAI clients want it written, and here the protocols add it.
+    A final `/v1` is dropped: OpenAI clients want it written, and here the protocols add it. So is the
+    path of an endpoint that was written out in full.
     """
     if url.startswith("unix:/"):
         return "http://localhost", url.removeprefix("unix:")
@@ -134,4 +139,7 @@ def _parse(url: str) -> tuple[str, str | None]:
             "backend_url: expected http://host:port, https://host:port or unix:/path without user "
             "name, password, ? and # (a key goes into backend_api_key)"
         )
-    return url.rstrip("/").removesuffix("/v1").rstrip("/"), None
+    path = parts.path.rstrip("/")
+    for endpoint in ENDPOINTS:
+        path = path.removesuffix(endpoint)
+    return f"{parts.scheme}://{parts.netloc}{path.rstrip('/')}", None

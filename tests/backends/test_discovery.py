@@ -50,11 +50,55 @@ def test_each_protocol_is_found_and_used(shape, kind, path, name, longest, named
         assert sum(f"speaks {kind}" in record.message for record in caplog.records) == 1
 
 
-def test_a_base_address_may_end_in_v1():
-    with serve(shapes.openai()) as service:
-        backend = backend_at(service, "/v1")
+@pytest.mark.parametrize(
+    ("shape", "kind", "suffix"),
+    [
+        (shapes.openai(), "openai", "/v1"),
+        (shapes.openai(), "openai", "/v1/embeddings"),
+        (shapes.openai(), "openai", "/v1/embeddings/"),
+        (shapes.openai(prefix=""), "openai", "/embeddings"),
+        (shapes.embed(), "embed", "/embed"),
+        (shapes.tei(), "tei", "/embed"),
+        (shapes.ollama(), "ollama", "/api/embed"),
+        (shapes.ollama(), "ollama", "/api/embeddings"),
+    ],
+)
+def test_an_address_may_end_as_clients_have_it(shape, kind, suffix):
+    with serve(shape) as service:
+        backend = backend_at(service, suffix)
         backend.check(timeout=5)
-        assert backend.kind == "openai"
+        assert backend.kind == kind
+
+
+@pytest.mark.parametrize("url", ["http://embed", "http://embeddings/", "https://v1"])
+def test_a_host_may_be_called_as_an_endpoint(url):
+    assert open_http(Config(backend_url=(url,)))._transport._base == url.rstrip("/")
+
+
+@pytest.mark.parametrize("protocol", ["openai", "auto"])
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_only_the_embedding_of_a_text_decides(status, protocol):
+    def unlisted(connection, request):
+        if request.method == "GET":
+            return connection.answer({"error": "no"}, status)
+        return shapes.openai()(connection, request)
+
+    with serve(unlisted) as service:
+        backend = backend_at(service, model_name="org/m", backend_protocol=protocol)
+        backend.check(timeout=5)
+        assert (backend.kind, backend.info.name) == ("openai", "org/m")
+
+
+def test_without_a_name_a_list_that_is_refused_leaves_the_default_one():
+    def unlisted(connection, request):
+        if request.method == "GET":
+            return connection.answer({}, 403)
+        return shapes.openai()(connection, request)
+
+    with serve(unlisted) as service:
+        backend = backend_at(service)
+        backend.check(timeout=5)
+        assert {request.json["model"] for request in service.posts()} == {"default"}
 
 
 @pytest.mark.parametrize("how", ["refuses_base64", "ignores_base64"])
@@ -97,7 +141,10 @@ def answers(status: int, value: object = b"<html>", **headers: str):
         (answers(200), "none of the known protocols"),
         (answers(200, {"data": None, "models": [1], "model_id": 3}), "none of the known protocols"),
         (answers(200, [1]), "none of the known protocols"),
-        (answers(302, Location="/login"), "none of the known protocols"),
+        (answers(302, Location="/login"), "/v1/embeddings: HTTP 302, a redirect, .*backend_url"),
+        (answers(201), "/v1/embeddings: HTTP 201 in place of 200"),
+        (answers(200, {"error": "no"}), "/v1/embeddings: HTTP 200, but .* it is an error"),
+        (answers(200, b"\x1f\x8b", Content_Encoding="gzip"), "/v1/embeddings: HTTP 200 in gzip"),
         (answers(400), "none of the known protocols"),
         (answers(500), "none of the known protocols"),
         (answers(401), "backend_api_key"),
@@ -123,7 +170,7 @@ def test_what_is_no_backend_is_reported_and_asked_again_later(behave, message):
 def test_a_named_protocol_is_not_guessed_around():
     with serve(shapes.embed()) as service:
         backend = backend_at(service, backend_protocol="openai")
-        with pytest.raises(UpstreamError, match="does not speak openai"):
+        with pytest.raises(UpstreamError, match=r"does not speak openai .*/embeddings: HTTP 404"):
             backend.check(timeout=5)
 
 

@@ -305,6 +305,52 @@ def test_one_poison_text_fails_alone_when_the_batch_is_halved(service, backend):
     assert embed(backend, ["a"]).matrix.tolist() == [vector("a")]
 
 
+TOO_LONG = {
+    "OpenAI": {
+        "error": {"message": "no", "type": "invalid_request_error", "code": "context_length_exceeded"}
+    },
+    "vLLM": {"message": "This model's maximum context length is 512 tokens. However, you requested 900."},
+    "TEI": {"error": "Input validation error: `inputs` must have less than 256 tokens. Given: 702"},
+    "Ollama": {"error": "the input length exceeds the context length"},
+    "llama.cpp": {"error": {"code": 500, "message": "input (702 tokens) is too large to process"}},
+    "llama.cpp's slot": {"error": {"code": 400, "type": "exceed_context_size_error", "message": "no"}},
+}
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+@pytest.mark.parametrize("body", TOO_LONG.values(), ids=TOO_LONG)
+def test_an_input_that_is_too_long_for_the_backend_keeps_its_code(service, backend, status, body):
+    service.behave = lambda connection, request: connection.answer(body, status)
+    with pytest.raises(UpstreamRejected, match="maximum context length of 512 tokens") as caught:
+        embed(backend, ["a"])
+    error = caught.value
+    assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "input")
+    assert error.poison
+
+
+@pytest.mark.parametrize("status", [401, 404, 502, 503])
+def test_other_faults_are_not_taken_for_too_long_inputs(service, backend, status):
+    service.behave = lambda connection, request: connection.answer(TOO_LONG["OpenAI"], status)
+    with pytest.raises(UpstreamError):
+        embed(backend, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "found"),
+    [
+        (302, {"Location": "/secret"}, "HTTP 302, a redirect"),
+        (201, {}, "HTTP 201 in place of 200"),
+        (200, {"Content_Encoding": "gzip"}, "HTTP 200 in gzip"),
+        (200, {"Content_Encoding": "secret"}, "HTTP 200 in a compressed form"),
+    ],
+)
+def test_what_was_found_in_place_of_vectors_is_said(service, backend, status, headers, found):
+    service.behave = lambda connection, request: connection.answer({}, status, **headers)
+    with pytest.raises(UpstreamError, match=found) as caught:
+        embed(backend, ["a"])
+    assert "secret" not in caught.value.message
+
+
 # A busy backend.
 
 

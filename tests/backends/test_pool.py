@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from llmrs.backends.breaker import FAILURES
 from llmrs.backends.connections import Broken
 from llmrs.backends.fingerprint import TEXTS
-from llmrs.backends.http import Failed, Unanswered
+from llmrs.backends.http import Unanswered
 from llmrs.backends.pool import LEAST_BUDGET, BackendPool, open_http
+from llmrs.backends.refusals import Failed
 from llmrs.backends.replica import RAMP_SECONDS, RECHECK_SECONDS
 from llmrs.backends.roster import WAIT
 from llmrs.backends.trials import FRESH_SECONDS, PROVE_SECONDS

@@ -21,6 +21,15 @@ def data(*rows, usage=None):
     return json.dumps(body | ({"usage": usage} if usage is not None else {})).encode()
 
 
+def numbered(*numbers, absent=False):
+    """An answer whose rows, ONE and TWO, have these as `index`; None is null, or no field where `absent`."""
+    rows = [{"index": number, "embedding": row} for number, row in zip(numbers, (ONE, TWO), strict=True)]
+    for row in rows:
+        if absent and row["index"] is None:
+            del row["index"]
+    return json.dumps({"data": rows}).encode()
+
+
 @pytest.mark.parametrize(
     ("protocol", "path", "body"),
     [
@@ -68,7 +77,16 @@ def test_answers(protocol, body, headers, tokens):
         data((0, ONE), (1, TWO), (1, ONE)),
         data((0, ONE), (2, TWO)),
         data((-1, ONE), (0, TWO)),
-        b'{"data":[{"embedding":[1.0]},{"embedding":[2.0]}]}',
+        numbered(None, 0),
+        numbered(None, 2),
+        numbered(None, "2"),
+        numbered(1, "1"),
+        numbered("0", "00"),
+        numbered("0", "-1"),
+        numbered(True, 0),
+        numbered(0.0, 1.0),
+        numbered(0, "one"),
+        numbered("²", 0),
         data((0, ONE), (1, [1.0])),
         data((0, []), (1, [])),
         data((0, ""), (1, "")),
@@ -95,6 +113,58 @@ def test_what_is_not_two_vectors_is_refused_without_quoting_it(body):
         OpenAI("m").read(body, {}, 2)
     assert "Bad gateway" not in caught.value.message
     assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((None, None), [ONE, TWO]),  # Gemini numbers none
+        ((None, 1), [ONE, TWO]),  # protobuf leaves out 0
+        ((1, None), [TWO, ONE]),
+        (("0", "1"), [ONE, TWO]),
+        (("1", None), [TWO, ONE]),
+        (("1", 0), [TWO, ONE]),
+    ],
+)
+def test_rows_without_a_number(numbers, expected, absent):
+    assert OpenAI("m").read(numbered(*numbers, absent=absent), {}, 2).matrix.tolist() == expected
+
+
+def test_only_the_first_rows_number_may_be_missing():
+    rows = [{"index": i, "embedding": ONE} for i in (0, 2)] + [{"embedding": TWO}]
+    with pytest.raises(UpstreamError, match="numbered its vectors wrongly"):
+        OpenAI("m").read(json.dumps({"data": rows}).encode(), {}, 3)
+
+
+@pytest.mark.parametrize(
+    ("usage", "name", "tokens"),
+    [
+        ({"total_tokens": 9}, "x", 9),
+        ({"prompt_tokens": None, "total_tokens": 9}, None, 9),
+        ({"prompt_tokens": 5, "total_tokens": 9}, None, 5),
+        ({"prompt_tokens": 5, "total_tokens": 5}, "infinity-7b1c", None),
+    ],
+)
+def test_tokens_are_whatever_the_backend_counted_as_such(usage, name, tokens):
+    body = json.loads(data((0, ONE), usage=usage)) | ({"id": name} if name else {})
+    assert OpenAI("m").read(json.dumps(body).encode(), {}, 1).n_tokens == tokens
+
+
+@pytest.mark.parametrize("protocol", [OpenAI("m"), EMBED, TEI(), Ollama("m")])
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"error":{"message":"no","type":"x"}}', "it is an error"),
+        (b'{"error":"secret text"}', "it is an error"),
+        (b" <!DOCTYPE html><p>secret text", "it is a web page"),
+        (b'{"result":"secret text"}', "not what its protocol says$"),
+    ],
+)
+def test_what_came_in_place_of_vectors_is_said(protocol, body, found):
+    with pytest.raises(UpstreamError, match=found) as caught:
+        protocol.read(body, {}, 1)
+    assert "secret text" not in caught.value.message
 
 
 @pytest.mark.parametrize("protocol", [EMBED, TEI(), Ollama("m")])

@@ -222,7 +222,7 @@ def test_an_answer_has_a_size_limit(length):
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 500])
-def test_redirects_are_not_followed_and_error_bodies_not_read(status):
+def test_redirects_are_not_followed_and_long_error_bodies_not_read(status):
     def behave(connection, request):
         connection.send(head(status, 1 << 40, Location="/elsewhere") + KEY.encode())
 
@@ -230,6 +230,42 @@ def test_redirects_are_not_followed_and_error_bodies_not_read(status):
         answer = post(connect(service))
         assert (answer.status, answer.body) == (status, b"")
         assert [request.path for request in service.requests] == ["/embed"]
+
+
+def test_an_error_says_why_and_its_connection_is_kept(service):
+    service.behave = lambda connection, request: connection.answer({"error": "why"}, 400)
+    transport = connect(service)
+    for _ in range(2):
+        answer = post(transport)
+        assert (answer.status, answer.body) == (400, b'{"error": "why"}')
+    assert {request.connection for request in service.requests} == {1}
+
+
+CHUNKS = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        says(head(500, 100) + b"half"),
+        says(head(500, None) + b"half"),
+        resets(after=head(500, 100) + b"half"),
+        drips(b"x" * 99, at_once=head(500, 100)),
+        says(head(500, None, Transfer_Encoding="chunked") + b"zz\r\n"),
+        says(head(500, None, Transfer_Encoding="chunked") + CHUNKS * 99),
+        says(head(204, None)),
+    ],
+    ids=["breaks off", "without length", "reset", "drips", "no chunk", "endless", "without body"],
+)
+def test_an_errors_status_counts_whatever_becomes_of_its_body(behave, monkeypatch):
+    monkeypatch.setattr(connections, "ERROR_SECONDS", 0.1)
+    with serve(behave) as service:
+        transport = connect(service)
+        answer = post(transport, seconds=60)
+        assert answer.status in (500, 204)
+        assert len(answer.body) <= connections.LONGEST_ERROR + connections.RECEIVE
+        service.behave = ok
+        assert post(transport).status == 200
 
 
 @pytest.mark.parametrize("then", [closes, resets()], ids=["FIN", "RST"])

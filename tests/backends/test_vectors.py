@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ PROTOCOL = OpenAI("m")
 
 class Data(msgspec.Struct):
     embedding: str | list[float | None]
-    index: int
+    index: int | str | None = None
 
 
 class Answer(msgspec.Struct):
@@ -43,9 +44,10 @@ def by_the_book(body, count):
             answer = msgspec.convert(json.loads(body), Answer)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-    if sorted(item.index for item in answer.data) != list(range(count)):
+    numbers = by_number([item.index for item in answer.data])
+    if sorted(numbers) != list(range(count)):
         return None
-    rows = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+    rows = [item.embedding for _, item in sorted(zip(numbers, answer.data, strict=True), key=lambda x: x[0])]
     try:
         rows = [
             np.frombuffer(base64.b64decode(row, validate=True), "<f4") if isinstance(row, str) else row
@@ -57,6 +59,15 @@ def by_the_book(body, count):
         return None
     with np.errstate(over="ignore"):
         return np.array(rows, np.float32)
+
+
+def by_number(numbers):
+    """What `index` means: text is read, one that is missing is 0, of rows without any position counts."""
+    if all(number is None for number in numbers):
+        return list(range(len(numbers)))
+    if any(isinstance(number, str) and not re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+        return []
+    return [int(number or 0) for number in numbers]
 
 
 def by_the_protocol(body, count):
