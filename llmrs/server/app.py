@@ -45,6 +45,7 @@ from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.notices import Notices
 from llmrs.server.opening import open_here, open_usable
+from llmrs.server.presence import GONE, watch_stock
 from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.registry import Registry
@@ -108,6 +109,8 @@ class Application:
         # gunicorn's start_response is a method of its response, which can be told to close.
         if CLOSE not in environ:
             environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
+        if GONE not in environ:
+            watch_stock(environ, start_response)
         self.metrics.in_flight += 1
         try:
             return self._falcon(environ, start_response)

@@ -22,6 +22,7 @@ from llmrs.errors import InternalError, RequestTimeout, ServiceError
 from llmrs.server.body import CLOSE, TIMED
 from llmrs.server.channel import BODY, FAR, HEAD, IDLE, WORK, Channel, ClientGone, Timeouts
 from llmrs.server.http1 import Parser
+from llmrs.server.presence import GONE, Presence
 from llmrs.server.request import BadRequest, Limits, Request
 from llmrs.server.response import Response
 from llmrs.server.wsgi import Input
@@ -52,7 +53,7 @@ class Connection(Channel):
             the values that say so.
     """
 
-    __slots__ = ("_app", "_body_until", "_parser", "_proceed", "_reading", "_schemes")
+    __slots__ = ("_app", "_body_until", "_parser", "_presence", "_proceed", "_reading", "_schemes")
 
     def __init__(
         self,
@@ -69,7 +70,8 @@ class Connection(Channel):
         self._app = app
         self._proceed = proceed
         self._schemes = schemes
-        self._parser = Parser(template | {TIMED: True}, limits)
+        self._presence = Presence(self._raw)
+        self._parser = Parser(template | {TIMED: True, GONE: self._presence.gone}, limits)
         self._reading: Request | None = None
         self._body_until = FAR
 
@@ -89,6 +91,12 @@ class Connection(Channel):
         except ServiceError as error:
             self._refuse(error)
             self.linger()
+
+    def send(self, *parts: bytes) -> None:
+        """Send all of the parts, less what has been sent ahead of an answer."""
+        if self._presence.begun:
+            parts = self._presence.rest(parts)
+        super().send(*parts)
 
     # -- reading ------------------------------------------------------------------------------
 

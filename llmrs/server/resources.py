@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
 from llmrs.server.outputs import check_output
+from llmrs.server.presence import GONE
 from llmrs.server.registry import Registry
 from llmrs.server.serving import Answer, ServedModel
 from llmrs.server.tracecontext import call_headers
@@ -63,7 +63,7 @@ class _EmbeddingRoute:
             told = call_headers(req.context.request_id, req.context.trace)
         unit = model.normalizes(request.normalize) or model.info.normalized
         check_output(request, model.info.dimensions, unit)
-        answer = req.context.answer = model.embed(request, deadline, _probe(req.env), told)
+        answer = req.context.answer = model.embed(request, deadline, req.env.get(GONE), told)
         if request.output_dtype != "float32":
             check_output(request, answer.matrix.shape[1], unit)
             resp.set_header("x-output-dtype", request.output_dtype)
@@ -250,25 +250,3 @@ def patience(req: falcon.Request) -> float:
     if not SECONDS.fullmatch(header) or not float(header):
         raise InvalidRequest("the X-Request-Timeout header must be a positive number of seconds")
     return float(header)
-
-
-def _probe(environ: dict[str, Any]) -> Callable[[], bool] | None:
-    """Tells whether the client has closed its connection, by a peek of a microsecond.
-
-    A client that has only ended its sending side looks the same and is taken for gone: none of the
-    known clients does that while it waits, and proxies do not either. `_sock` is the plain socket
-    below gevent's: on gevent's own, a recv would wait.
-    """
-    connection = getattr(environ.get("gunicorn.socket"), "_sock", None)
-    if connection is None:
-        return None
-
-    def gone() -> bool:
-        try:
-            return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
-        except BlockingIOError:
-            return False  # nothing to read: it waits for our answer
-        except OSError:
-            return True
-
-    return gone
