@@ -22,10 +22,20 @@ import msgspec
 import numpy as np
 
 from llmrs.backends.base import CALL_HEADERS, Backend
-from llmrs.backends.discovery import Found, discover
+from llmrs.backends.connections import Broken
+from llmrs.backends.discovery import PROBE, Found, discover
 from llmrs.backends.parts import share_out, split
 from llmrs.backends.protocols import Protocol, Reply
-from llmrs.backends.refusals import Failed, described, encoding_of, refusal
+from llmrs.backends.pulse import Pulse
+from llmrs.backends.refusals import (
+    Failed,
+    FailedOnInput,
+    Unreadable,
+    described,
+    encoding_of,
+    may_blame_input,
+    refusal,
+)
 from llmrs.backends.transport import Transport
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
@@ -36,6 +46,7 @@ from llmrs.errors import (
     QueueFull,
     UpstreamError,
     UpstreamRejected,
+    UpstreamTooLong,
 )
 
 log = logging.getLogger("llmrs.backend")
@@ -54,6 +65,10 @@ LONGEST_VECTOR = 512 << 10
 
 LONGEST_ANSWER = 256 << 20
 """Bytes of a whole answer, whatever the batch: what llmrs will hold in memory for one."""
+
+
+HELLO_SECONDS = 10.0
+"""How long a backend that failed may take for one short text: it may have batches to compute first."""
 
 
 class Unanswered(UpstreamError):
@@ -91,6 +106,7 @@ class HttpBackend(Backend):
         self._tries = tries
         self._found: Found | None = None
         self._searching = threading.Lock()
+        self._pulse = Pulse()
         self._trouble: str | None = None
 
     @property
@@ -144,7 +160,8 @@ class HttpBackend(Backend):
         """Vectors of a batch, in as many requests as the backend's limits and kinds of input ask for.
 
         Raises:
-            UpstreamRejected: the backend refused an input.
+            UpstreamRejected: the backend refused an input; UpstreamTooLong: because of its length.
+            FailedOnInput: it failed on this batch, and embeds other texts.
             UpstreamError: unreachable, failed, or its answer is not the batch's vectors.
             QueueFull: it is busy (429) for longer than may be waited.
             DeadlineExceeded: not done within `timeout` seconds.
@@ -157,7 +174,7 @@ class HttpBackend(Backend):
             if not protocol.takes_ids and not all(texts):
                 raise UpstreamRejected("the backend takes texts, not token ids", param="input")
             parts = split(items, texts, max_items=protocol.max_items, max_bytes=protocol.max_bytes)
-            replies = [self._ask(protocol, [items[i] for i in part], deadline) for part in parts]
+            replies = [self._embed(protocol, [items[i] for i in part], deadline) for part in parts]
             for reply in replies:
                 _check_width(reply, info)
         return _assemble(batch, parts, replies)
@@ -198,6 +215,40 @@ class HttpBackend(Backend):
                 self._searching.release()
         return self._found
 
+    def _embed(self, protocol: Protocol, items: list[bytes], deadline: float) -> Reply:
+        """One request's vectors. Its inputs are to blame for a failure only if the backend embeds others."""
+        began = time.monotonic()
+        try:
+            reply = self._ask(protocol, items, deadline)
+        except UpstreamTooLong:
+            raise
+        except UpstreamRejected:
+            if len(items) > 1 and not self._lives(protocol, began, deadline):
+                raise UpstreamError("the backend refuses every input") from None
+            raise
+        except UpstreamError as error:
+            # What ended a connection may have ended a process: each time it counts whether there is another.
+            anew = isinstance(error, Broken)
+            if may_blame_input(error) and self._lives(protocol, began, deadline, anew=anew):
+                raise FailedOnInput(error) from None
+            raise
+        self._pulse.beat()
+        return reply
+
+    def _lives(self, protocol: Protocol, began: float, deadline: float, *, anew: bool = False) -> bool:
+        until = min(deadline, time.monotonic() + HELLO_SECONDS)
+        return self._pulse.lives(began, lambda: self._embeds(protocol, until), anew=anew)
+
+    def _embeds(self, protocol: Protocol, deadline: float) -> bool:
+        """Whether the backend embeds a short text; one that is too busy to do so may."""
+        try:
+            self._ask(protocol, [PROBE], deadline)
+        except QueueFull:
+            return True
+        except (UpstreamError, UpstreamRejected, DeadlineExceeded):
+            return False
+        return True
+
     def _ask(self, protocol: Protocol, items: list[bytes], deadline: float) -> Reply:
         """One request's vectors; waits out a 429 as long as the deadline allows."""
         body = protocol.body(items)
@@ -210,7 +261,10 @@ class HttpBackend(Backend):
             if answer.status == 200:
                 if encoding_of(answer):
                     raise Failed(answer.status, described(answer))
-                return protocol.read(answer.body, answer.headers, len(items))
+                try:
+                    return protocol.read(answer.body, answer.headers, len(items))
+                except UpstreamError as error:
+                    raise Unreadable(error.message) from None
             if answer.status != 429:
                 raise refusal(answer, self.info.max_input_tokens)
             wait = answer.retry_after
@@ -225,6 +279,9 @@ class HttpBackend(Backend):
         """Tell how a batch went. What the caller or a busy backend caused is no news."""
         try:
             yield
+        except FailedOnInput:
+            self._report(None)
+            raise
         except (UpstreamError, DeadlineExceeded) as error:
             self._report(error.message)
             raise

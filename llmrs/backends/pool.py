@@ -5,8 +5,9 @@ backend may not share (unreachable, broken off, a 5xx, busy, no answer in its pa
 goes to another one: embedding changes nothing, so twice is as good as once. What the input is to blame for
 (400, 413, 422) is final. Retries have a budget, so that a general outage is not made worse.
 
-Two backends that had the same batch and failed end its tries: a text that crashes a backend shall not visit
-them all. They are then examined with fixed texts, and the collector splits the batch to find that text.
+A batch that a backend fails on while it embeds other texts (`FailedOnInput`) counts against no backend. The
+collector splits it until a text is alone; that text visits one other backend at most. Nor does a batch visit
+a third one after two that failed with it in their hands: a text that ends processes shall not end them all.
 
 Like `http`, no gevent in here: waiting parks the greenlet where the process is patched.
 """
@@ -24,7 +25,7 @@ from llmrs.backends.base import MIN_TRY, Backend, ReplicaState, Retries
 from llmrs.backends.budget import RetryBudget
 from llmrs.backends.connections import Broken
 from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, HttpBackend, open_address
-from llmrs.backends.refusals import Failed
+from llmrs.backends.refusals import Failed, FailedOnInput
 from llmrs.backends.replica import Replica
 from llmrs.backends.roster import WAIT, Errand, Roster
 from llmrs.backends.trials import Trials
@@ -139,10 +140,7 @@ class BackendPool(Backend):
         return backend.prepare(inputs, truncate=truncate, prompt=prompt)
 
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
-        """Vectors of a batch by whichever backend gives them; see `HttpBackend.embed` for the errors.
-
-        An UpstreamError of two backends that failed on the batch is marked as `poison`.
-        """
+        """Vectors of a batch by whichever backend gives them; see `HttpBackend.embed` for the errors."""
         errand = Errand(self._clock() + timeout)
         self._budget.pay_in()
         while True:
@@ -152,6 +150,13 @@ class BackendPool(Backend):
             except UpstreamRejected:
                 self._note(replica, replica.succeed)
                 raise
+            except FailedOnInput as error:
+                self._note(replica, replica.succeed)
+                if len(batch) > 1:
+                    raise
+                errand.failed.append(replica)
+                errand.blamed.append(replica)
+                self._decide_on_text(errand, error)
             except QueueFull as error:
                 self._note(replica, partial(replica.wait, error.retry_after or BACKOFF))
                 self._decide(errand, error)
@@ -194,31 +199,36 @@ class BackendPool(Backend):
     def _decide(self, errand: Errand, error: UpstreamError | QueueFull | DeadlineExceeded) -> None:
         """Raise what a batch that failed is answered, unless it may be tried again."""
         errand.tries += 1
+        if errand.verdict is not None:
+            raise errand.verdict
         errand.error = error
         with self._changed:
             if len(errand.blamed) == 2:
-                raise self._suspect(errand, error)
-            if (
-                errand.tries == TRIES
-                or not self._roster.candidates(errand)
-                or self._clock() >= errand.deadline
-            ):
+                for replica in errand.blamed:  # the batch may be to blame, or they are
+                    replica.breaker.halve_failure()
                 raise error
-            sent, denied = self._retries
-            if not self._budget.take():
-                self._retries = Retries(sent, denied + 1)
-                raise self._suspect(errand, error)
-            self._retries = Retries(sent + 1, denied)
+            if errand.tries == TRIES:
+                raise error
+            self._try_again(errand, error)
 
-    def _suspect(self, errand: Errand, error: ServiceError) -> ServiceError:
-        """What a batch that one or two backends failed on is answered: it may be to blame, or they are."""
+    def _decide_on_text(self, errand: Errand, error: FailedOnInput) -> None:
+        """Raise what a text that a backend failed on is answered, unless another one may be asked."""
+        errand.tries += 1
         if len(errand.blamed) == 2:
-            for replica in errand.blamed:
-                replica.breaker.halve_failure()
-        # Split, it is sent several times more: while they fail on everything, until their breakers open.
-        working = all(replica.in_service for replica in errand.blamed)
-        error.poison = isinstance(error, Failed) and bool(errand.blamed) and working
-        return error
+            raise error
+        errand.verdict = errand.error = error
+        with self._changed:
+            self._try_again(errand, error)
+
+    def _try_again(self, errand: Errand, error: ServiceError) -> None:
+        """Raise `error` unless somebody is left to ask, and time and the budget allow it."""
+        if not self._roster.candidates(errand) or self._clock() >= errand.deadline:
+            raise error
+        sent, denied = self._retries
+        if not self._budget.take():
+            self._retries = Retries(sent, denied + 1)
+            raise error
+        self._retries = Retries(sent + 1, denied)
 
 
 def _had_the_batch(error: ServiceError) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from llmrs.backends.connections import Broken
 from llmrs.backends.transport import Answer
 from llmrs.errors import ServiceError, UpstreamError, UpstreamRejected, UpstreamTooLong
 
@@ -19,10 +20,12 @@ REJECTED = (400, 413, 422)
 TOO_LONG = re.compile(
     rb"context_length_exceeded|exceed_context_size|context length|context size|model length|sequence length"
     rb"|max_model_len|must have less than \d+ tokens|input is too long|too large to process"
-    rb"|longer than the model|longer than the maximum",
+    rb"|longer than the model|longer than the maximum"
+    rb"|index out of range in self|size of tensor \w+ \(\d+\) must match the size of tensor",
     re.IGNORECASE,
 )
-"""What vLLM, OpenAI, text-embeddings-inference, Ollama, llama.cpp, LocalAI and llmrs say of such an input."""
+"""What vLLM, OpenAI, text-embeddings-inference, Ollama, llama.cpp, LocalAI and llmrs say of such an input,
+and PyTorch where a text has more tokens than the model has positions."""
 
 ENCODINGS = ("gzip", "deflate", "br", "zstd", "compress")
 
@@ -33,6 +36,27 @@ class Failed(UpstreamError):
     def __init__(self, answered: int, found: str | None = None) -> None:
         super().__init__(f"the backend answered {found or f'HTTP {answered}'}")
         self.answered = answered
+
+
+class Unreadable(UpstreamError):
+    """The backend answered 200, and not with the batch's vectors."""
+
+
+class FailedOnInput(UpstreamError):
+    """The backend failed on a batch, and embeds other texts: one of the batch's is to blame."""
+
+    poison = True
+
+    def __init__(self, error: UpstreamError) -> None:
+        message = f"the backend embeds other inputs and fails on this one: {error.message}"
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+def may_blame_input(error: UpstreamError) -> bool:
+    """Whether what a call ended with may be due to its texts. 503 and 504 say "not now", not "not this"."""
+    if isinstance(error, Failed):
+        return error.answered not in (503, 504)
+    return isinstance(error, (Broken, Unreadable))
 
 
 def described(answer: Answer) -> str:

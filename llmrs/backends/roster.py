@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from llmrs.backends.base import MIN_TRY
 from llmrs.backends.http import TRIES
+from llmrs.backends.refusals import FailedOnInput
 from llmrs.backends.replica import Replica
 from llmrs.backends.trials import TRIAL_SECONDS, Trials
 from llmrs.errors import DeadlineExceeded, QueueFull, ServiceError, UpstreamError
@@ -28,9 +29,10 @@ class Errand:
         failed: who is not asked again.
         blamed: those of them that had the batch in their hands.
         error: how the last try ended.
+        verdict: that a backend which embeds other texts failed on its only one. The next try is its last.
     """
 
-    __slots__ = ("blamed", "deadline", "error", "failed", "tries")
+    __slots__ = ("blamed", "deadline", "error", "failed", "tries", "verdict")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -38,6 +40,7 @@ class Errand:
         self.failed: list[Replica] = []
         self.blamed: list[Replica] = []
         self.error: ServiceError | None = None
+        self.verdict: FailedOnInput | None = None
 
 
 class Roster:

@@ -21,7 +21,7 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from llmrs.backends.base import Backend, ReplicaState
-from llmrs.errors import EngineError, QueueFull, ServiceError, UpstreamRejected
+from llmrs.errors import EngineError, QueueFull, ServiceError
 
 log = logging.getLogger("llmrs.server")
 
@@ -73,10 +73,10 @@ class Health:
     def note(self, error: ServiceError | None) -> None:
         """Take the outcome of a real batch into account.
 
-        An input the backend refuses or its engine fails on, or a backend that is merely busy, is a
-        healthy backend.
+        An input the backend refuses or fails on while it computes others, or a backend that is merely
+        busy, is a healthy backend.
         """
-        if error is None or isinstance(error, (UpstreamRejected, EngineError, QueueFull)):
+        if error is None or error.poison or isinstance(error, (EngineError, QueueFull)):
             self._answered_at = time.monotonic()
             self._failures = 0
             self._set(None)

@@ -219,7 +219,7 @@ NONSENSE = {
     "HTML": b"<html>sk-secret-key a</html>",
     "broken JSON": b'{"data":[{"index":0,"embedding":[0.1',
     "an error with status 200": {"error": {"message": "invalid_request_error a"}},
-    "short": rows((0, GOOD)),
+    "none": rows(),
     "long": rows((0, GOOD), (1, GOOD), (2, GOOD)),
     "one index twice": rows((0, GOOD), (0, GOOD)),
     "ragged": rows((0, GOOD), (1, GOOD[:-1])),

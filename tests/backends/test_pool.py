@@ -20,7 +20,7 @@ from llmrs.backends.connections import Broken
 from llmrs.backends.fingerprint import TEXTS
 from llmrs.backends.http import Unanswered
 from llmrs.backends.pool import LEAST_BUDGET, BackendPool, open_http
-from llmrs.backends.refusals import Failed
+from llmrs.backends.refusals import Failed, FailedOnInput
 from llmrs.backends.replica import RAMP_SECONDS, RECHECK_SECONDS
 from llmrs.backends.roster import WAIT
 from llmrs.backends.trials import FRESH_SECONDS, PROVE_SECONDS
@@ -508,16 +508,66 @@ def test_all_are_busy_for_longer(two):
     assert two.loads == [1, 1]
 
 
-# Texts that crash backends.
+# Texts that backends fail on.
 
 
-def test_a_text_that_two_fail_on_is_suspect_and_visits_no_third(three):
-    for peer in three.peers:
-        peer.behave = failing(500)
-    with pytest.raises(Failed) as caught:
-        three.embed("a", "b")
+def allergic(batch):
+    """Fails on one text, and embeds others."""
+    if "poison" in batch:
+        raise FailedOnInput(Failed(500))
+
+
+def test_a_batch_that_a_living_backend_fails_on_is_split_and_visits_no_other(three):
+    three.peers[0].behave = allergic
+    with pytest.raises(FailedOnInput) as caught:
+        three.embed("a", "poison")
     assert caught.value.poison
-    assert sorted(three.loads) == [0, 1, 1]
+    assert (three.loads, three.pool.retries) == ([1, 0, 0], (0, 0))
+
+
+def test_a_text_visits_one_other_backend(three):
+    for peer in three.peers:
+        peer.behave = allergic
+    with pytest.raises(FailedOnInput):
+        three.embed("poison")
+    assert (three.loads, three.pool.retries) == ([1, 1, 0], (1, 0))
+
+
+def test_a_text_that_the_other_backend_takes(two):
+    two.peers[0].behave = allergic
+    assert len(two.embed("poison").matrix) == 1
+    assert two.loads == [1, 1]
+
+
+@pytest.mark.parametrize("then", [unreachable, broken, failing(500), failing(503), busy(1)])
+def test_an_other_backend_that_is_ill_does_not_change_what_is_said_of_a_text(three, then):
+    three.peers[0].behave = allergic
+    three.peers[1].behave = then
+    with pytest.raises(FailedOnInput):
+        three.embed("poison")
+    assert three.loads == [1, 1, 0]
+    assert three.pool.replicas[0].failures == 0
+
+
+def test_with_an_empty_budget_a_text_gets_no_second_opinion(two):
+    while two.pool._budget.take():
+        pass
+    two.peers[0].behave = two.peers[1].behave = allergic
+    with pytest.raises(FailedOnInput):
+        two.embed("poison")
+    assert (two.loads, two.pool.retries.denied) == ([1, 0], 1)
+
+
+def test_texts_that_backends_fail_on_take_nobody_out(two):
+    for peer in two.peers:
+        peer.behave = allergic
+    for _ in range(3 * FAILURES):
+        with pytest.raises(FailedOnInput):
+            two.embed("poison")
+        with pytest.raises(FailedOnInput):
+            two.embed("a", "poison")
+    assert two.states == "uu"
+    assert [replica.failures for replica in two.pool.replicas] == [0, 0]
 
 
 def test_a_process_that_a_text_kills_takes_one_peer_with_it_at_most(three):
@@ -538,68 +588,25 @@ def test_a_backend_that_says_not_now_blames_no_text(three, status):
     assert (caught.value.poison, three.loads) == (False, [1, 1, 1])
 
 
-def test_a_poisonous_text_sent_again_and_again_takes_nobody_out(two):
-    """With the fixed texts, which both of them embed, each is found innocent within a second."""
-
-    def allergic(batch):
-        if "poison" in batch:
-            raise Failed(500)
-
-    for peer in two.peers:
-        peer.behave = allergic
-    for _ in range(60):
-        with pytest.raises(Failed):
-            two.embed("poison")
-        two.embed("good")
-        two.tend(1)
-    assert two.states == "uu"
-
-
-def test_poison_alone_counts_half(two):
+def test_a_batch_that_two_fail_on_counts_half(two):
     for peer in two.peers:
         peer.behave = failing(500)
     sent = 0
     while two.states == "uu":
         with pytest.raises(UpstreamError):
-            two.embed("poison")
+            two.embed("x")
         sent += 1
     assert sent > FAILURES
 
 
-def test_a_batch_is_not_split_when_one_of_the_two_is_out_of_service_by_now(two):
-    two.peers[0].behave = unreachable
-    while two.pool.replicas[0].failures < FAILURES - 1:
-        two.embed()
+def test_an_outage_is_not_split(two):
     for peer in two.peers:
         peer.behave = failing(500)
-    with pytest.raises(Failed) as caught:
-        two.embed()
-    assert (two.states, caught.value.poison) == ("du", False)
-
-
-def test_with_an_empty_budget_a_batch_is_split_without_a_second_opinion(two):
-    while two.pool._budget.take():
-        pass
-    two.peers[0].behave = two.peers[1].behave = failing(500)
-    with pytest.raises(Failed) as caught:
-        two.embed("a", "b")
-    assert (caught.value.poison, two.loads) == (True, [1, 0])
-    two.peers[0].behave = two.peers[1].behave = failing(503)
-    with pytest.raises(Failed) as caught:
-        two.embed("a", "b")
-    assert not caught.value.poison
-
-
-def test_an_outage_is_not_split_for_ever(two):
-    for peer in two.peers:
-        peer.behave = failing(500)
-    poison = 0
     for _ in range(200):
         with pytest.raises(UpstreamError) as caught:
             two.embed("x", "y")
-        poison += caught.value.poison
+        assert not caught.value.poison
     assert two.states == "dd"
-    assert poison < 2 * FAILURES
 
 
 # Trials.

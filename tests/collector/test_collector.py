@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmrs.batch import Batch
 from llmrs.collector import ClientGone, Collector
@@ -410,6 +413,25 @@ def test_one_poison_text_fails_its_request_only() -> None:
     assert error.param == "input"
     assert batches <= 2 * 6
     assert sorted(bench.answered) == ["a", "b", "c"]
+
+
+@given(st.sets(st.integers(0, 31), min_size=1), st.integers(1, 32), st.integers(1, 3))
+def test_finding_texts_takes_a_bounded_number_of_batches(bad: set[int], size: int, slots: int) -> None:
+    """At most 2 b log2(n) + 1 for b bad texts among n, each of a request of its own; no other one is lost."""
+    bench = Bench(batch_size=32, slots=slots, capacity=99)
+    groups = [bench.submit(str(text), text) for text in range(size)]
+    bad &= set(range(size))
+    batches = 0
+    bench.collector.dispatch()
+    while bench.started:
+        batches += 1
+        if bad.intersection(bench.payloads(bench.started[0])):
+            bench.fail(UpstreamRejected("refused"))
+        else:
+            bench.finish()
+        bench.collector.dispatch()
+    assert {text for text, group in enumerate(groups) if group.error} == bad
+    assert batches <= min(2 * size - 1, 1 + 2 * len(bad) * math.ceil(math.log2(size)))
 
 
 def test_an_unreachable_backend_fails_the_batch_without_retries() -> None:
