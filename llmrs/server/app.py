@@ -40,6 +40,7 @@ from llmrs.server.cors import Cors
 from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page, process_families
 from llmrs.server.hosting import Hosting
+from llmrs.server.logs import lost_lines
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
@@ -96,7 +97,7 @@ class Application:
         self._reloading = Reloading(self._switch, self.registry, notices)
         self.payload_memory = PayloadMemory(config.payload_memory)
         self.metrics.payload_bytes = lambda: self.payload_memory.taken
-        self.metrics.lost_log_lines = lambda: self.request_log.lost
+        self.metrics.lost_log_lines = lambda: self.request_log.lost + lost_lines()
         self._families: Callable[[], Iterable[Family]] = self._own_families
         self._snapshots: Snapshots | None = None
         if room.folder is not None and config.metrics != "off":

@@ -183,7 +183,7 @@ class Metrics:
             yield _gauge("llmrs_connections", "Open client connections.", self.connections())
         yield _gauge("llmrs_ready", "1 while the process takes requests, as /readyz says.", self.ready())
         lost = [((), float(self.lost_log_lines()))]
-        yield Family("counter", "llmrs_lost_log_lines", "Request lines that could not be written.", (), lost)
+        yield Family("counter", "llmrs_lost_log_lines", "Log lines that could not be written.", (), lost)
         build = ("version", "python"), [((__version__, platform.python_version()), 1.0)]
         yield Family("gauge", "llmrs_build_info", "Always 1; the labels say what runs.", *build)
 
