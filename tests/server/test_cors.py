@@ -148,8 +148,10 @@ def test_errors_can_be_read_by_the_page(some: testing.TestClient) -> None:
         400: some.simulate_post(PATH, body=b"{", headers={**KEY, **origin}),
         502: some.simulate_post(PATH, body=b'{"input": "unreachable"}', headers={**KEY, **origin}),
     }
-    for _ in range(60):
+    for _ in range(5000):  # a busy machine is slower than the limit for a while
         last = some.simulate_post(PATH, body=BODY, headers={**KEY, **origin})
+        if last.status_code == 429:
+            break
     answers[429] = last
     for status, result in answers.items():
         assert result.status_code == status
