@@ -107,8 +107,9 @@ class KeyFile:
                 raise _Unfit("is no regular file any more")
             if found == self._seen:
                 return
+            same_file = found[:2] == self._seen[:2]
             self._seen = found  # fit or not: nobody needs to read it twice
-            self.keys = _keys_in(file)
+            self.keys = _keys_in(file, may_be_cut=same_file)
         self._failed = None
         log.info("api_key_file was read again: %d keys", len(self.keys))
 
@@ -129,10 +130,13 @@ def _opened(path: str, flags: int) -> Iterator[BinaryIO]:
         raise _Unfit(f"cannot be read: {error.strerror or type(error).__name__}") from None
 
 
-def _keys_in(file: BinaryIO) -> tuple[Key, ...]:
+def _keys_in(file: BinaryIO, *, may_be_cut: bool = False) -> tuple[Key, ...]:
+    """The keys in a file. One that is being written may end in the middle of a key, which is no key."""
     content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise _Unfit(f"is larger than {MAX_FILE_BYTES} bytes")
+    if may_be_cut and content and not content.endswith(b"\n"):
+        raise _Unfit("was changed in place and its last line does not end: end it, or replace the file")
     try:
         return parse(content.decode("utf-8-sig"))
     except UnicodeDecodeError:

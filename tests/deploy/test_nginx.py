@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -203,7 +204,19 @@ def test_it_answers_in_the_services_words_where_no_instance_does(tmp_path: Path)
         assert "invalid_request_error" not in answer.text
         large = requests.post(f"{proxy.url}/v1/embeddings", data=b"x" * (18 << 20), timeout=30)
         assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
-        assert requests.get(f"{proxy.url}/metrics", timeout=30).status_code == 404
+
+
+def test_metrics_are_not_served_by_any_spelling(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        instance = Instance(stack)
+        proxy = stack.enter_context(nginx(tmp_path, instance.port, instance.port))
+        for path in ("/metrics", "/metrics/", "//metrics", "/metrics%2f", "/%6detrics", "/x/../metrics"):
+            connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.status == 404, path
+            assert b"metrics are served by each instance" in answer.read()
+            connection.close()
 
 
 def test_what_passes_through(tmp_path: Path) -> None:

@@ -146,6 +146,24 @@ def test_the_swap_of_a_symbolic_link(tmp_path: Path, clock: Clock) -> None:
     assert (name_of(keys, "key1"), name_of(keys, "key2")) == (None, "v2")
 
 
+def test_a_key_that_is_half_written_is_no_key(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text("alpha one\nsecret-of-beta")
+    keys = ApiKeys((), file=KeyFile(str(path), clock))
+    assert name_of(keys, "secret-of-beta") == "file-2", "at the start nobody is writing it"
+    path.write_text("alpha one\nsecret-of")
+    clock.now += 1.0
+    assert [name_of(keys, key) for key in ("alpha", "secret-of", "secret-of-beta")] == ["one", None, "file-2"]
+    assert "its last line does not end" in caplog.text
+    path.write_text("alpha one\nsecret-of-gamma\n")
+    clock.now += 1.0
+    assert [name_of(keys, key) for key in ("secret-of", "secret-of-gamma")] == [None, "file-2"]
+    by_rename(path, "delta")
+    clock.now += 1.0
+    assert name_of(keys, "delta") == "file-1", "a file that takes the other's place is whole"
+
+
 def emptied(path: Path) -> None:
     path.write_text("")
 
