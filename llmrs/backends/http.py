@@ -36,6 +36,7 @@ from llmrs.backends.refusals import (
     may_blame_input,
     refusal,
 )
+from llmrs.backends.sizes import Size, Sizes
 from llmrs.backends.transport import Transport
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
@@ -66,7 +67,6 @@ LONGEST_VECTOR = 512 << 10
 LONGEST_ANSWER = 256 << 20
 """Bytes of a whole answer, whatever the batch: what llmrs will hold in memory for one."""
 
-
 HELLO_SECONDS = 10.0
 """How long a backend that failed may take for one short text: it may have batches to compute first."""
 
@@ -92,6 +92,7 @@ class HttpBackend(Backend):
     Attributes:
         kind: the protocol's name; `auto` until it is known.
         address: the backend's URL, for logs and `/health`.
+        sizes: how much it takes in a call.
     """
 
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
@@ -107,6 +108,7 @@ class HttpBackend(Backend):
         self._found: Found | None = None
         self._searching = threading.Lock()
         self._pulse = Pulse()
+        self.sizes = Sizes()
         self._trouble: str | None = None
 
     @property
@@ -119,7 +121,7 @@ class HttpBackend(Backend):
         config = self._config
         bounds = self._found.protocol if self._found else Protocol
         return Limits(
-            batch_size=min(config.batch_size, bounds.max_items),
+            batch_size=min(config.batch_size, self._most(bounds).items),
             batch_tokens=min(config.max_batch_tokens, bounds.max_tokens),
             slots=config.workers or DEFAULT_SLOTS,
         )
@@ -173,7 +175,8 @@ class HttpBackend(Backend):
             texts = [isinstance(item.payload, str) for item in batch]
             if not protocol.takes_ids and not all(texts):
                 raise UpstreamRejected("the backend takes texts, not token ids", param="input")
-            parts = split(items, texts, max_items=protocol.max_items, max_bytes=protocol.max_bytes)
+            most = self._most(protocol)
+            parts = split(items, texts, max_items=most.items, max_bytes=most.n_bytes)
             replies = [self._embed(protocol, [items[i] for i in part], deadline) for part in parts]
             for reply in replies:
                 _check_width(reply, info)
@@ -198,6 +201,7 @@ class HttpBackend(Backend):
     def forget(self) -> None:
         """Find out anew, at the next use, what the backend is: it may have been replaced."""
         self._found = None
+        self.sizes.forget()
 
     def close(self) -> None:
         self._transport.close()
@@ -220,20 +224,26 @@ class HttpBackend(Backend):
         began = time.monotonic()
         try:
             reply = self._ask(protocol, items, deadline)
-        except UpstreamTooLong:
-            raise
-        except UpstreamRejected:
-            if len(items) > 1 and not self._lives(protocol, began, deadline):
+        except UpstreamRejected as error:
+            certain = len(items) == 1 or isinstance(error, UpstreamTooLong)
+            if not certain and not self._lives(protocol, began, deadline):
                 raise UpstreamError("the backend refuses every input") from None
+            self.sizes.refused(items, certain=True)
             raise
         except UpstreamError as error:
             # What ended a connection may have ended a process: each time it counts whether there is another.
             anew = isinstance(error, Broken)
             if may_blame_input(error) and self._lives(protocol, began, deadline, anew=anew):
+                self.sizes.refused(items, certain=False)
                 raise FailedOnInput(error) from None
             raise
         self._pulse.beat()
+        self.sizes.passed(items)
         return reply
+
+    def _most(self, bounds: Protocol | type[Protocol]) -> Size:
+        """The largest call: the protocol's own bounds, and what the address has turned out to take."""
+        return self.sizes.most(Size(bounds.max_items, bounds.max_bytes))
 
     def _lives(self, protocol: Protocol, began: float, deadline: float, *, anew: bool = False) -> bool:
         until = min(deadline, time.monotonic() + HELLO_SECONDS)

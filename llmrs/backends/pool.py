@@ -58,7 +58,10 @@ def open_http(config: Config) -> Backend:
     if len(urls) == 1:
         return open_address(config, urls[0])
     # A busy backend is not asked again at once: its peers may have room.
-    return BackendPool(config, [open_address(config, url, tries=1) for url in urls])
+    backends = [open_address(config, url, tries=1) for url in urls]
+    for backend in backends:
+        backend.sizes.peers = [peer.sizes for peer in backends if peer is not backend]
+    return BackendPool(config, backends)
 
 
 class BackendPool(Backend):

@@ -13,10 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from llmrs.backends import fingerprint
 from llmrs.backends.http import HttpBackend, Unanswered
 from llmrs.backends.replica import Replica
-from llmrs.embeddings import Matrix
+from llmrs.embeddings import Matrix, Prepared
 from llmrs.errors import DeadlineExceeded, QueueFull, ServiceError
 
 TRIAL_SECONDS = 10.0
@@ -102,10 +104,22 @@ class Trials:
     def _ask(self, replica: Replica, timeout: float) -> Matrix:
         until = self._clock() + timeout
         batch = replica.backend.prepare(fingerprint.TEXTS)
-        vectors = replica.backend.embed(batch, timeout=timeout)
+        matrix = self._embed(replica.backend, batch, until)
         # One that embeds and says that it is not well would be taken out again at once.
         replica.backend.check(timeout=max(until - self._clock(), 0.001))
-        return fingerprint.fingerprint(vectors.matrix)
+        return fingerprint.fingerprint(matrix)
+
+    def _embed(self, backend: HttpBackend, batch: Sequence[Prepared], until: float) -> Matrix:
+        """Vectors of the fixed texts, in parts where the backend takes fewer at once."""
+        try:
+            return backend.embed(batch, timeout=max(until - self._clock(), 0.001)).matrix
+        except ServiceError as error:
+            if not error.poison or len(batch) == 1:
+                raise
+        middle = len(batch) // 2
+        return np.concatenate(
+            [self._embed(backend, part, until) for part in (batch[:middle], batch[middle:])]
+        )
 
     def _check(self, replica: Replica) -> None:
         try:
