@@ -10,6 +10,8 @@ say `invalid_request_error`: clients read that text before they read the status.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
@@ -66,6 +68,15 @@ class ServiceError(LlmrsError):
             self.param = field
             self.message = self.message.replace("input[", f"{field}[")
             self.args = (self.message,)
+        return self
+
+    def under(self, names: Mapping[str, str]) -> ServiceError:
+        """The same about fields that the request has under other names."""
+        if self.param is not None and self.param in names:
+            name = names[self.param]
+            self.message = self.message.replace(self.param, name, 1)
+            self.args = (self.message,)
+            self.param = name
         return self
 
 

@@ -4,32 +4,39 @@ What the bodies of the HTTP contract look like is decided here and nowhere else.
 socket, no framework, no model: what depends on the model (its name, its width, token limits) is
 checked by whoever serves it. Messages name the field and the index, and never quote the input.
 
-A body is decoded once, into values without types, which the checks below then tell apart: so the
+A body is decoded once, by `bodies`, into values without types, which the checks then tell apart: so the
 message can say which element is wrong, which a typed decoder's cannot. The loops over elements run
-in C. An explicit null is the same as absence, unknown fields are skipped undecoded.
+in C. `fields` says what each of our own fields may be, `dialects` those of other APIs.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from llmrs import _fast
-from llmrs.embeddings import AskedTruncate, Input, Matrix, OutputDtype, Side, Truncate
-from llmrs.errors import InvalidJson, InvalidRequest, ServiceError, TooManyInputs
+from llmrs import _fast, bodies, dialects, fields
+from llmrs.embeddings import AskedTruncate, Input, Matrix, OutputDtype, Side
+from llmrs.errors import InvalidRequest, ServiceError, TooManyInputs
 
 Form: TypeAlias = Literal["openai", "legacy", "tei"]
 
+INPUTS: Mapping[Form, str] = {"openai": "input", "legacy": "texts", "tei": "inputs"}
+"""The field that holds the inputs."""
+
+_ATTRIBUTES = {
+    "encoding_format": "base64",
+    "output_dtype": "output_dtype",
+    "dimensions": "dimensions",
+    "input_type": "input_type",
+    "truncate": "truncate",
+    "normalize": "normalize",
+    "normalize_embeddings": "normalize",
+}
+"""What fields of ours say that those of other APIs may say, too: the attributes of a request."""
+
 MAX_MESSAGE_BYTES = 1024
-
-OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
-
-_MAX_EXPLAINED_BYTES = 1 << 20
-"""Only bodies up to this size are searched for lone surrogates when they cannot be decoded: the
-search takes 20-30 ms per MiB."""
 
 
 class RequestLimits(NamedTuple):
@@ -56,9 +63,11 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
         dimensions: the width wanted, at least 1; None: the model's own.
         truncate: what to do with an over-long input; None: as configured.
         truncation_side: the end to cut off, where one is; None: as configured.
-        input_type, prompt_name: which of the model's prompts to put in front, if any.
+        token_limit: the most tokens of an input that may be read, at least as many as the model takes.
+        input_type, prompt_name: which of the model's prompts to put in front, if any; see `prompts`.
         normalize: whether to make unit vectors; None: as configured.
         batch_size: most inputs of this request in one backend batch; None: as configured.
+        names: the fields of other APIs in which something of this came, by its attribute.
     """
 
     form: Form
@@ -69,38 +78,12 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int | None = None
     truncate: AskedTruncate | None = None
     truncation_side: Side | None = None
-    input_type: Literal["query", "document"] | None = None
+    token_limit: int | None = None
+    input_type: str | None = None
     prompt_name: str | None = None
     normalize: bool | None = None
     batch_size: int | None = None
-
-
-class _OpenAIBody(msgspec.Struct):
-    input: Any = None
-    model: Any = None
-    encoding_format: Any = None
-    output_dtype: Any = None
-    dimensions: Any = None
-    input_type: Any = None
-    prompt_name: Any = None
-    truncate: Any = None
-
-
-class _EmbedBody(msgspec.Struct):
-    texts: Any = None
-    normalize_embeddings: Any = None
-    batch_size: Any = None
-    inputs: Any = None
-    normalize: Any = None
-    truncate: Any = None
-    input_type: Any = None
-    prompt_name: Any = None
-    output_dtype: Any = None
-    dimensions: Any = None
-
-
-_decode_openai = msgspec.json.Decoder(_OpenAIBody).decode
-_decode_embed = msgspec.json.Decoder(_EmbedBody).decode
+    names: Mapping[str, str] | None = None
 
 
 def parse_openai(
@@ -116,51 +99,63 @@ def parse_openai(
         InvalidRequest: a field is missing or wrong; `param` names it.
         TooManyInputs: more than `limits.max_inputs`.
     """
-    fields = _decode(_decode_openai, body, ("input",))
-    model = _text(fields.model, "model")
-    check_model(model)
-    return EmbeddingRequest(
-        form="openai",
-        model=model,
-        base64=_choice(fields.encoding_format, "encoding_format", ("float", "base64"), "float") == "base64",
-        output_dtype=_output_dtype(fields.output_dtype),
-        dimensions=_positive(fields.dimensions, "dimensions"),
-        input_type=_input_type(fields.input_type),
-        prompt_name=_text(fields.prompt_name, "prompt_name"),
-        truncate=_truncate(fields.truncate),
-        inputs=_inputs(fields.input, "input", limits),
-    )
+    found = bodies.decode(body)
+    if found.input is not None and not (found.texts is found.inputs is None):
+        raise InvalidRequest("send input alone, without texts and inputs", param="input")
+    return _request(found, "openai", limits, check_model)
 
 
-def parse_embed(body: bytes, limits: RequestLimits) -> EmbeddingRequest:
+def parse_embed(
+    body: bytes, limits: RequestLimits, check_model: Callable[[str | None], object] = lambda name: None
+) -> EmbeddingRequest:
     """The request in a body of `POST /embed`, in the legacy form (`texts`) or TEI's (`inputs`).
 
-    Raises the same as `parse_openai`.
+    Takes and raises the same as `parse_openai`.
     """
-    fields = _decode(_decode_embed, body, ("texts", "inputs"))
-    if (fields.texts is None) == (fields.inputs is None):
+    found = bodies.decode(body)
+    if (found.texts is None) == (found.inputs is None):
         raise InvalidRequest("exactly one of texts and inputs must be given")
-    if fields.inputs is None:
-        return EmbeddingRequest(
-            form="legacy",
-            normalize=_flag(fields.normalize_embeddings, "normalize_embeddings"),
-            batch_size=_positive(fields.batch_size, "batch_size"),
-            truncate=_truncate(fields.truncate),
-            input_type=_input_type(fields.input_type),
-            prompt_name=_text(fields.prompt_name, "prompt_name"),
-            output_dtype=_output_dtype(fields.output_dtype),
-            inputs=_inputs(fields.texts, "texts", limits, token_ids=False),
-        )
-    return EmbeddingRequest(
-        form="tei",
-        normalize=_flag(fields.normalize, "normalize"),
-        truncate=_truncate(fields.truncate),
-        input_type=_input_type(fields.input_type),
-        prompt_name=_text(fields.prompt_name, "prompt_name"),
-        output_dtype=_output_dtype(fields.output_dtype),
-        dimensions=_positive(fields.dimensions, "dimensions"),
-        inputs=_inputs(fields.inputs, "inputs", limits),
+    if found.input is not None:
+        raise InvalidRequest("send texts or inputs alone, without input", param="input")
+    return _request(found, "legacy" if found.inputs is None else "tei", limits, check_model)
+
+
+def _request(
+    body: bodies.Body, form: Form, limits: RequestLimits, check_model: Callable[[str | None], object]
+) -> EmbeddingRequest:
+    """The request that the fields make, each of them checked if it is there."""
+    model = None if (value := body.model) is None else fields.model_name(value, "model")
+    check_model(model)
+    normalize = None if (value := body.normalize) is None else fields.flag(value, "normalize")
+    if (value := body.normalize_embeddings) is not None:
+        if normalize not in (None, fields.flag(value, "normalize_embeddings")):
+            raise dialects.contradiction("normalize", "normalize_embeddings")
+        normalize = value
+    request = EmbeddingRequest(
+        form=form,
+        model=model,
+        base64=(value := body.encoding_format) is not None and fields.is_base64(value, form),
+        output_dtype="float32" if (value := body.output_dtype) is None else fields.output_dtype(value),
+        dimensions=None if (value := body.dimensions) is None else fields.positive(value, "dimensions"),
+        input_type=None if (value := body.input_type) is None else fields.input_type(value),
+        prompt_name=None if (value := body.prompt_name) is None else fields.text(value, "prompt_name"),
+        truncate=None if (value := body.truncate) is None else fields.truncate(value),
+        normalize=normalize,
+        batch_size=None if (value := body.batch_size) is None else fields.positive(value, "batch_size"),
+        inputs=_inputs(body, form, limits),
     )
+    return request if type(body) is bodies.UsualBody else _obey(request, body)
+
+
+def _obey(request: EmbeddingRequest, body: bodies.Body) -> EmbeddingRequest:
+    """The request with what the fields of other APIs ask for."""
+    asked = {
+        attribute: getattr(request, attribute)
+        for name, attribute in _ATTRIBUTES.items()
+        if getattr(body, name) is not None
+    }
+    names = dialects.merge(asked, bodies.foreign(body), base64=request.form == "openai")
+    return msgspec.structs.replace(request, **asked, names=names) if names else request
 
 
 def encode_openai(
@@ -242,65 +237,9 @@ def encode_json(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _decode(decode: Any, body: bytes, inputs: tuple[str, ...]) -> Any:
-    """The body's fields; `inputs` are those that may hold inputs, for the explanation of an error."""
-    try:
-        # msgspec skips the values of unknown fields without looking at their encoding.
-        body.isascii() or body.decode()
-        return decode(body)
-    except UnicodeDecodeError as error:
-        raise InvalidJson(f"the body is not valid UTF-8, at byte {error.start}") from None
-    except RecursionError:
-        raise InvalidJson("the body is nested too deeply") from None
-    except msgspec.ValidationError as error:
-        raise _explain_value(str(error)) from None
-    except msgspec.DecodeError as error:
-        # Its text says what is wrong and at which byte, and quotes nothing.
-        reason = str(error).removeprefix("JSON is malformed: ") if body else "it is empty"
-        raise _explain_surrogate(decode, body, inputs) or InvalidJson(
-            f"the body is not valid JSON: {reason}"
-        ) from None
-
-
-def _explain_value(reason: str) -> InvalidRequest:
-    """Why valid JSON was refused: it is no object, or one of our fields holds an unreadable number."""
-    field = re.search(r"`\$\.(\w+)", reason)
-    if field is None:
-        return InvalidJson("the body must be a JSON object")
-    return InvalidRequest(f"{field[1]} holds a number out of range", param=field[1])
-
-
-_HIGH, _LOW, _HEX = rb"\\u[dD][89abAB]", rb"\\u[dD][c-fC-F]", rb"[0-9a-fA-F][0-9a-fA-F]"
-_LONE_SURROGATE = re.compile(
-    b"%b%b(?!%b%b)|(?<!%b%b)%b%b" % (_HIGH, _HEX, _LOW, _HEX, _HIGH, _HEX, _LOW, _HEX)
-)
-_MARK = "\uffff"  # no character, by the Unicode standard
-
-
-def _explain_surrogate(decode: Any, body: bytes, fields: tuple[str, ...]) -> InvalidRequest | None:
-    r"""Whether all that is wrong with a body is half a surrogate pair (`"\ud800"`) in an input.
-
-    Browsers send those when they cut a text inside an emoji, so it deserves better than "not valid
-    JSON", and msgspec's own text does not tell. If the body can be decoded with a mark in their
-    places, that was all, and the mark shows where.
-    """
-    if len(body) > _MAX_EXPLAINED_BYTES or b"\\u" not in body:
-        return None
-    try:
-        repaired = decode(_LONE_SURROGATE.sub(rb"\\uffff", body))
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    for field in fields:
-        value = getattr(repaired, field)
-        if type(value) is str and _MARK in value:
-            return InvalidRequest(f"{field} holds half a surrogate pair", param=field)
-        for index, item in enumerate(value if type(value) is list else ()):
-            if type(item) is str and _MARK in item:
-                return InvalidRequest(f"{field}[{index}] holds half a surrogate pair", param=field)
-    return None
-
-
-def _inputs(value: Any, name: str, limits: RequestLimits, *, token_ids: bool = True) -> list[Input]:
+def _inputs(body: bodies.Body, form: Form, limits: RequestLimits) -> list[Input]:
+    name, token_ids = INPUTS[form], form != "legacy"
+    value = getattr(body, name)
     if value is None:
         raise InvalidRequest(f"{name} is missing", param=name)
     if type(value) is str:
@@ -333,51 +272,3 @@ def _listed(value: list[Any], name: str, token_ids: bool) -> list[Input]:
     if wrong >= 0:
         raise InvalidRequest(f"{name}[{wrong}] must be {expected}", param=name)
     return [value] if kind is int else value
-
-
-def _text(value: Any, name: str) -> str | None:
-    if value is None or (type(value) is str and value):
-        return value
-    raise InvalidRequest(f"{name} must be a non-empty string", param=name)
-
-
-def _flag(value: Any, name: str) -> bool | None:
-    if value is None or type(value) is bool:
-        return value
-    raise InvalidRequest(f"{name} must be true or false", param=name)
-
-
-def _positive(value: Any, name: str) -> int | None:
-    if value is None or (type(value) is int and value > 0):
-        return value
-    raise InvalidRequest(f"{name} must be an integer of at least 1", param=name)
-
-
-def _input_type(value: Any) -> Literal["query", "document"] | None:
-    return cast(Any, _choice(value, "input_type", ("query", "document"), None))  # type: ignore[no-any-return]
-
-
-def _truncate(value: Any) -> AskedTruncate | None:
-    """What to do with long inputs, in OpenAI's, TEI's (true or false), Cohere's and NVIDIA's words."""
-    if value is None:
-        return None
-    if type(value) is bool:
-        return "cut" if value else "none"
-    word = value.lower() if type(value) is str else None
-    if word not in get_args(Truncate):
-        raise InvalidRequest(
-            f"truncate must be true, false or one of {', '.join(get_args(Truncate))}", param="truncate"
-        )
-    return cast(Truncate, word)
-
-
-def _output_dtype(value: Any) -> OutputDtype:
-    return cast(OutputDtype, _choice(value, "output_dtype", OUTPUT_DTYPES, "float32"))
-
-
-def _choice(value: Any, name: str, choices: tuple[str, ...], default: str | None) -> str | None:
-    if value is None:
-        return default
-    if type(value) is str and value in choices:
-        return value
-    raise InvalidRequest(f"{name} must be one of {', '.join(choices)}", param=name)

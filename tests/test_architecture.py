@@ -29,7 +29,10 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "options", "sources"},
     # Bytes in, bytes out.
     "_fast": GROUND,
-    "wire": GROUND | {"_fast"},
+    "fields": GROUND | {"prompts"},
+    "dialects": GROUND | {"fields", "prompts"},
+    "bodies": GROUND | {"dialects", "fields"},
+    "wire": GROUND | {"_fast", "bodies", "dialects", "fields"},
     # Vectors.
     "models": GROUND | {"_fast"},
     "backends": GROUND | {"_fast", "models"},

@@ -53,6 +53,17 @@ class _EmbeddingRoute:
     def _body(self, req: falcon.Request) -> bytes:
         return read_json_body(req, self._config.payload_limit, self._memory)
 
+    def _answer(
+        self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest
+    ) -> tuple[ServedModel, Answer]:
+        """What `_embed` gives; errors name the fields as the request does."""
+        try:
+            return self._embed(req, resp, request)
+        except ServiceError as error:
+            if request.form != "openai":
+                error = error.in_field(wire.INPUTS[request.form])
+            raise (error.under(request.names) if request.names else error) from None
+
     def _embed(
         self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest
     ) -> tuple[ServedModel, Answer]:
@@ -98,7 +109,7 @@ class OpenAIEmbeddings(_EmbeddingRoute):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         request = wire.parse_openai(self._body(req), self._limits, self._registry.get)
-        model, answer = self._embed(req, resp, request)
+        model, answer = self._answer(req, resp, request)
         write = partial(
             wire.encode_openai,
             answer.matrix,
@@ -116,11 +127,8 @@ class Embed(_EmbeddingRoute):
     """`POST /embed`: the legacy form (`texts`) and TEI's (`inputs`)."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        request = wire.parse_embed(self._body(req), self._limits)
-        try:
-            model, answer = self._embed(req, resp, request)
-        except ServiceError as error:
-            raise error.in_field("texts" if request.form == "legacy" else "inputs") from None
+        request = wire.parse_embed(self._body(req), self._limits, self._registry.get)
+        model, answer = self._answer(req, resp, request)
         encode: Callable[..., bytes] = wire.encode_tei
         if request.form == "legacy":
             encode = partial(wire.encode_legacy, model=model.name)

@@ -300,7 +300,17 @@ class ServedModel:
     # -- before the queue ---------------------------------------------------------------------
 
     def _truncation(self, request: EmbeddingRequest) -> Truncate | None:
-        """What the backend is told about long inputs; None: nothing, for it counts its tokens itself."""
+        """What the backend is told about long inputs; None: nothing, for it counts its tokens itself.
+
+        Raises:
+            InvalidRequest: what the request asks for cannot be done.
+        """
+        limit, most = request.token_limit, self.info.max_input_tokens
+        if limit is not None and (most is None or limit < most):
+            reason = "is not known here" if most is None else f"is {most}: inputs are cut nowhere else"
+            raise InvalidRequest(
+                f"token_limit must not be below the model's own limit, which {reason}", param="token_limit"
+            )
         configured = cast("Truncate | None", self.config.truncate)
         counts = self.backend.counts_tokens
         wanted = choose_truncation(
@@ -314,7 +324,10 @@ class ServedModel:
         self, inputs: list[Input], request: EmbeddingRequest, truncate: Truncate | None, group: Group
     ) -> list[Prepared]:
         prompt = choose_prompt(
-            self.info.prompts, request.prompt_name, request.input_type, self.config.default_prompt or ""
+            self.info.prompts,
+            request.prompt_name,
+            request.input_type,
+            self.config.default_prompt or "",
         )
         prepare = partial(self.backend.prepare, inputs, truncate=truncate, prompt=prompt)
         if not self.backend.counts_tokens:

@@ -131,7 +131,7 @@ def test_input_type_and_prompts(client: Client) -> None:
             rows = client.post("/embed", {**body, **asked}).json
             assert_vectors(np.array(rows["vectors"] if "texts" in body else rows), [text])
         assert client.error(400, "/embed", {**body, "prompt_name": "none"})["param"] == "prompt_name"
-        assert client.error(400, "/embed", {**body, "input_type": "passage"})["param"] == "input_type"
+        assert client.error(400, "/embed", {**body, "input_type": "other"})["param"] == "input_type"
     assert client.error(400, PATH, {"input": "x", "prompt_name": "none"})["param"] == "prompt_name"
 
 
@@ -276,7 +276,7 @@ def test_probes_answer_head(client: Client) -> None:
     "body",
     [
         b"", b"{", b'{"input": "x"} x', b'{"input": NaN}', b'{"dimensions": Infinity, "input": "x"}',
-        b'"text"', b"[]", b"null", b"\xff\xfe", b'{"input": "\xff"}', b"\xef\xbb\xbf{}",
+        b'"text"', b"[]", b"null", b"\xff\xfe", b'{"input": "\xff"}', b"\xef\xbb\xbf",
         b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )  # fmt: skip
@@ -332,12 +332,12 @@ def test_a_lone_surrogate(client: Client) -> None:
     ("field", "values"),
     [
         ("encoding_format", ["Float", "", "hex", 1, ["float"]]),
-        ("output_dtype", ["Int8", "", "float", 8, ["int8"]]),
+        ("output_dtype", ["Int8", "", "Float", 8, ["int8"]]),
         ("dimensions", [0, -1, True, "8", 8.0, 1.5, 10**20]),
-        ("input_type", ["passage", 1, ""]),
+        ("input_type", ["question", 1, ""]),
         ("prompt_name", ["", 1, ["sts"]]),
         ("truncate", ["left", "", 1]),
-        ("model", ["", 5, ["fake-model"], True]),
+        ("model", [5, ["fake-model"], True]),
     ],
 )
 def test_fields_with_bad_values(client: Client, field: str, values: list[Any]) -> None:

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from llmrs import _fast, wire
 from llmrs.errors import InvalidRequest, NonFiniteEmbedding
+from llmrs.fields import OUTPUT_DTYPES
 from tests.wire.oracles import matrix_of, packed
 
 DTYPES = ["float16", "int8", "uint8", "binary", "ubinary"]
@@ -201,7 +202,7 @@ def test_an_unknown_dtype_is_refused(dtype):
 
 
 def test_the_kernels_know_the_names_of_the_wire():
-    for dtype in wire.OUTPUT_DTYPES:
+    for dtype in OUTPUT_DTYPES:
         assert wire.encode_tei(np.ones((1, 8), np.float32), dimensions=None, normalize=True, dtype=dtype)
 
 
