@@ -66,7 +66,7 @@ def read_exported(file: Path, config: Settings) -> Exported:
     heads = config.integer("num_attention_heads", "n_heads", "n_head", default=1)
     layers = config.integer("num_hidden_layers", "n_layers", "n_layer", default=12)
     inner = config.integer("intermediate_size", "hidden_dim", "n_inner", default=4 * hidden)
-    padding_id = config.integer("pad_token_id", default=0, minimum=0)
+    padding_id = max(config.integer("pad_token_id", default=0, minimum=-1), 0)
     skip = config.text("model_type", default="") in SKIP_PADDING
     positions = config.integer("max_position_embeddings", "n_positions", "max_seq_len")
     return Exported(

@@ -13,10 +13,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from llmrs.errors import ModelError
-from llmrs.models import names, rotary
+from llmrs.models import config_keys, names, rotary
 from llmrs.models.architectures import Encoder, Layer
-from llmrs.models.read import activation, head_width, only
+from llmrs.models.code import check_classes, check_code
+from llmrs.models.read import activation, agree, head_width, padding
+from llmrs.models.rules import Table, check_keys
 from llmrs.models.settings import OTHER_WAYS, Settings
+
+SYNONYMS = (
+    ("n_heads", "num_attention_heads"),
+    ("n_layers", "num_hidden_layers"),
+    ("dim", "hidden_size"),
+    ("hidden_dim", "intermediate_size"),
+)
+"""DistilBERT's own words, and those of other families for the same."""
 
 
 def read_encoder(config: Settings) -> Encoder:
@@ -31,16 +41,25 @@ def read_encoder(config: Settings) -> Encoder:
             f"{config.path}: model_type {kind[:40]!r} is not supported, only {', '.join(sorted(FAMILIES))}; "
             f"use another model, {OTHER_WAYS}"
         )
+    check_keys(config, table_of(config), otherwise=OTHER_WAYS)
+    check_code(config)
+    check_classes(config)
     encoder = FAMILIES[kind](config)
     if encoder.max_tokens < 1:
         raise ModelError(f"{config.path}: {encoder.positions} positions leave no room for a token")
     return encoder
 
 
+def table_of(config: Settings) -> Table:
+    """The keys that the configuration of a family may have."""
+    kind = config.text("model_type")
+    if kind == "bert" and config.raw("position_embedding_type") == "alibi":
+        return config_keys.JINA
+    return config_keys.FAMILIES[kind]
+
+
 def _bert(config: Settings) -> Encoder:
-    if config.text("position_embedding_type", default="absolute") == "alibi":
-        return _jina(config)
-    return _like_bert(config)
+    return _jina(config) if table_of(config) is config_keys.JINA else _like_bert(config)
 
 
 def _roberta(config: Settings) -> Encoder:
@@ -48,12 +67,10 @@ def _roberta(config: Settings) -> Encoder:
 
 
 def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
-    if config.text("position_embedding_type", default="absolute") not in ("absolute", "alibi"):
-        raise ModelError(f"{config.path}: only absolute position embeddings are supported")
-    if config.flag("is_decoder", default=False):
-        raise ModelError(f"{config.path}: the model is a decoder, only encoders are supported")
     heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
     layers = config.integer("num_hidden_layers")
+    # -1 is no token's id, and positions begin after it.
+    counts_from_0 = config.raw("pad_token_id") == -1
     return Encoder(
         names=names.BERT,
         layers=tuple(Layer(names.BERT_LAYER.format(index)) for index in range(layers)),
@@ -67,8 +84,8 @@ def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
         positions=config.integer("max_position_embeddings"),
         position_table=True,
         token_types=config.integer("type_vocab_size", default=2, minimum=0),
-        padding_id=config.integer("pad_token_id", default=1 if skip_padding else 0, minimum=0),
-        positions_skip_padding=skip_padding,
+        padding_id=padding(config, default=1 if skip_padding else 0),
+        positions_skip_padding=skip_padding and not counts_from_0,
         epsilon=config.number("layer_norm_eps", default=1e-12),
         activation=activation(config, "hidden_act"),
     )
@@ -77,6 +94,8 @@ def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
 def _distilbert(config: Settings) -> Encoder:
     heads, hidden = config.integer("n_heads", "num_attention_heads"), config.integer("dim", "hidden_size")
     layers = config.integer("n_layers", "num_hidden_layers")
+    for names_of_one in SYNONYMS:
+        agree(config, *names_of_one)
     return Encoder(
         names=names.DISTILBERT,
         layers=tuple(Layer(names.DISTILBERT_LAYER.format(index)) for index in range(layers)),
@@ -84,13 +103,13 @@ def _distilbert(config: Settings) -> Encoder:
         key_heads=heads,
         head_width=head_width(config, heads, hidden),
         hidden=hidden,
-        intermediate=config.integer("hidden_dim", "intermediate_size"),
+        intermediate=config.integer("hidden_dim"),
         embedding=hidden,
         vocabulary=config.integer("vocab_size"),
         # Sinusoidal tables are stored in the weights like learned ones.
         positions=config.integer("max_position_embeddings"),
         position_table=True,
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        padding_id=padding(config),
         # Fixed in DistilBERT's code, not in its configuration.
         epsilon=1e-12,
         activation=activation(config, "activation"),
@@ -99,9 +118,6 @@ def _distilbert(config: Settings) -> Encoder:
 
 def _mpnet(config: Settings) -> Encoder:
     encoder = _like_bert(config, skip_padding=True)
-    if config.integer("relative_attention_num_buckets", default=32) != 32:
-        # transformers has a table of that size, and uses the first 32 rows whatever it says.
-        raise ModelError(f"{config.path}: only 32 relative_attention_num_buckets are supported")
     return replace(
         encoder,
         names=names.MPNET,
@@ -139,7 +155,6 @@ def _electra(config: Settings) -> Encoder:
 
 def _jina(config: Settings) -> Encoder:
     """JinaBERT, of jina-embeddings-v2 (Guenther et al., 2023): ALiBi for positions, and gates."""
-    only(config, "feed_forward_type", value="geglu")
     return replace(
         _like_bert(config),
         names=names.JINA,

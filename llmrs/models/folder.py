@@ -1,8 +1,8 @@
 """What a model folder says about its model, without reading weights.
 
 The layout is sentence-transformers': `modules.json` lists the steps (Transformer, Pooling, Dense,
-Normalize), each with a folder of its own; a folder without it is a bare Hugging Face encoder,
-which sentence-transformers pools by mean. Static models are tables of word vectors, see `wordtable`.
+Normalize), each with a folder of its own; a folder without it is a bare Hugging Face encoder, see
+`layout`. Static models are tables of word vectors, see `wordtable`.
 Semantics and defaults follow sentence-transformers 6.2, because that is what users compare vectors
 with. A setting that would change the vectors and is not understood is an error, never ignored.
 """
@@ -15,27 +15,26 @@ from pathlib import Path
 
 from llmrs.errors import ModelError
 from llmrs.models.choice import AnyEncoder, choose_encoder
+from llmrs.models.layout import SENTENCES, check_layout, default_pooling, is_bare
+from llmrs.models.module_keys import SENTENCE_TRANSFORMERS
 from llmrs.models.modules import (
     Dense,
     Normalize,
     Pooling,
     Step,
-    check_static_steps,
     check_steps,
     list_modules,
+    read_static_steps,
     read_steps,
 )
 from llmrs.models.opaque import Opaque, is_installed, opaque_steps
+from llmrs.models.rules import check_keys
 from llmrs.models.settings import Settings, read_settings
+from llmrs.models.transformer import TransformerSettings, read_transformer
 from llmrs.models.wordtable import STATIC_MODULE, Static
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """What models call the prompt for documents, the first that exists counts."""
-
-TRANSFORMER_SETTINGS = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,16 @@ def _read(root: Path, engine: str, model_file: str | None) -> ModelFolder:
     first, place = list_modules(root)[0]
     config = read_settings(place / "config.json", optional=first == STATIC_MODULE)
     encoder = choose_encoder(root, config, first=first, engine=engine, model_file=model_file)
-    settings = _transformer_settings(place, encoder)
-    sentence = read_settings(root / "config_sentence_transformers.json", optional=True)
+    check_layout(root, place)
+    settings = TransformerSettings() if isinstance(encoder, Static) else read_transformer(place)
+    sentence = read_settings(root / SENTENCES, optional=True)
+    check_keys(sentence, SENTENCE_TRANSFORMERS)
     return ModelFolder(
         path=place,
         encoder=encoder,
         steps=_steps(root, config, encoder, first),
         max_tokens=_max_tokens(place, settings, encoder),
-        lowercase=settings.flag("do_lower_case", default=False),
+        lowercase=settings.lowercase,
         prompts=_prompts(sentence),
         matryoshka=_matryoshka(config),
         cut=sentence.integer("truncate_dim") if "truncate_dim" in sentence else None,
@@ -129,25 +130,18 @@ def _steps(root: Path, config: Settings, encoder: AnyEncoder, first: str) -> tup
     if isinstance(encoder, Opaque):
         return opaque_steps(root)
     if not isinstance(encoder, Static):
-        return check_steps(read_steps(root), encoder.hidden, root)
+        steps = (Pooling((default_pooling(config),)),) if is_bare(root) else read_steps(root)
+        return check_steps(steps, encoder.hidden, root)
     if first == STATIC_MODULE:
-        return check_static_steps(read_steps(root), root)
+        return read_static_steps(root)
     return (Normalize(),) if config.flag("normalize", default=False) else ()  # model2vec's own words
 
 
-def _transformer_settings(folder: Path, encoder: AnyEncoder) -> Settings:
-    """The Transformer module's own settings; their file is named after the encoder."""
-    for name in TRANSFORMER_SETTINGS:
-        if (folder / name).exists() and not isinstance(encoder, Static):
-            return read_settings(folder / name)
-    return Settings(folder / TRANSFORMER_SETTINGS[0], {})
-
-
-def _max_tokens(folder: Path, settings: Settings, encoder: AnyEncoder) -> int:
+def _max_tokens(folder: Path, settings: TransformerSettings, encoder: AnyEncoder) -> int:
     if isinstance(encoder, Static):
         return encoder.max_tokens
-    if "max_seq_length" in settings:
-        return min(settings.integer("max_seq_length"), encoder.max_tokens)
+    if settings.longest is not None:
+        return min(settings.longest, encoder.max_tokens)
     tokenizer = read_settings(folder / "tokenizer_config.json", optional=True)
     # Tokenizers without a limit of their own say 1e30.
     return int(min(tokenizer.number("model_max_length", default=1e30), encoder.max_tokens))
@@ -155,8 +149,9 @@ def _max_tokens(folder: Path, settings: Settings, encoder: AnyEncoder) -> int:
 
 def _prompts(sentence: Settings) -> Mapping[str, str]:
     prompts = sentence.raw("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise ModelError(f"{sentence.path}: prompts is not an object of strings")
+    prompts = {name: text or "" for name, text in prompts.items()}
     result = dict(prompts)
     document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), None)
     if document is not None:

@@ -5,11 +5,14 @@ A step that would change the vectors and is not understood is an error, never ig
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from llmrs.errors import ModelError
+from llmrs.models.module_keys import DENSE, LAYER_NORM, MODULES, NORMALIZE, POOLING
+from llmrs.models.rules import check_keys
 from llmrs.models.settings import OTHER_WAYS, Settings, read_json, read_settings
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -28,6 +31,9 @@ POOLING_FLAGS = {
 DENSE_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
 """Classes of torch.nn that a Dense step may name."""
 
+
+PACKAGES = r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)\."
+"""Where sentence-transformers has its modules, before version 5.3 and since."""
 
 FIRST = ("Transformer", "StaticEmbedding")
 """What a model may begin with: an encoder, or a table of word vectors (see `wordtable`)."""
@@ -80,6 +86,11 @@ def list_modules(root: Path) -> list[tuple[str, Path]]:
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ModelError(f"{path} is not a list of modules: copy or download the model again")
     found = [_module(path, Settings(path, module)) for module in modules]
+    names = [str(module["name"]) for module in modules if "name" in module]
+    if len(set(names)) < len(names):
+        raise ModelError(
+            f"{path}: two modules have one name, and sentence-transformers takes the last of them"
+        )
     if not found or found[0][0] not in FIRST:
         raise ModelError(f"{path}: the first module is no {' or '.join(FIRST)}, so the model cannot be built")
     return found
@@ -92,18 +103,17 @@ def read_steps(root: Path) -> tuple[Step, ...]:
         ModelError: there are others than can be computed.
     """
     path = root / "modules.json"
-    if not path.exists():
-        return (Pooling(("mean",)),)
     return tuple(_step(path, kind, folder) for kind, folder in list_modules(root)[1:] if kind != "Dropout")
 
 
 def _module(path: Path, module: Settings) -> tuple[str, Path]:
     """A module's kind and its folder, which must lie inside the model's."""
+    check_keys(module, MODULES)
     kind = module.text("type")
     place = Path(module.text("path", default=""))
     if place.is_absolute() or ".." in place.parts:
         raise ModelError(f"{path}: a module's path leaves the model folder")
-    if not kind.startswith("sentence_transformers."):
+    if not re.match(PACKAGES, kind):
         raise ModelError(f"{path}: module {kind[:60]!r} is code of its own, which is never run")
     return kind.rpartition(".")[2], path.parent / place
 
@@ -114,9 +124,10 @@ def _step(path: Path, kind: str, folder: Path) -> Step:
     if kind == "Dense":
         return _dense(folder, read_settings(folder / "config.json"))
     if kind == "LayerNorm":
-        return LayerNorm(folder, read_settings(folder / "config.json").integer("dimension"))
+        return _layer_norm(folder, read_settings(folder / "config.json"))
     if kind == "Normalize":
-        _about_sentences(read_settings(folder / "config.json", optional=True))
+        # The library, too, takes no other keys of it: without a folder of its own that is the encoder's file.
+        check_keys(read_settings(folder / "config.json", optional=True), NORMALIZE, others=True)
         return Normalize()
     known = "Pooling, Dense, LayerNorm and Normalize"
     raise ModelError(f"{path}: module {kind[:60]!r} is not supported, only {known}; {OTHER_WAYS}")
@@ -124,6 +135,7 @@ def _step(path: Path, kind: str, folder: Path) -> Step:
 
 def read_pooling(config: Settings) -> Pooling:
     """The Pooling that a configuration describes. Raises ModelError."""
+    check_keys(config, POOLING)
     named = config.raw("pooling_mode")
     if named is None:
         flagged = [mode for flag, mode in POOLING_FLAGS.items() if config.flag(flag, default=False)]
@@ -132,20 +144,20 @@ def read_pooling(config: Settings) -> Pooling:
         modes = tuple(named) if isinstance(named, list) else (named,)
     if not modes or any(mode not in POOLING_MODES for mode in modes):
         raise ModelError(f"{config.path}: pooling_mode is not supported, only {', '.join(POOLING_MODES)}")
-    if not config.flag("include_prompt", default=True):
-        raise ModelError(f"{config.path}: include_prompt = false is not supported")
     return Pooling(modes)
 
 
 def _dense(folder: Path, config: Settings) -> Dense:
+    check_keys(config, DENSE)
     activation = config.text("activation_function", default="torch.nn.modules.activation.Tanh")
     package, _, name = activation.rpartition(".")
-    if not package.startswith("torch.nn") or name not in DENSE_ACTIVATIONS:
+    if (
+        not package.startswith("torch.nn")
+        or name not in DENSE_ACTIVATIONS
+        or config.is_null("activation_function")
+    ):
         known = ", ".join(DENSE_ACTIVATIONS)
         raise ModelError(f"{config.path}: activation_function is not supported, only {known} of torch.nn")
-    if config.flag("use_residual", default=False):
-        raise ModelError(f"{config.path}: use_residual = true is not supported")
-    _about_sentences(config)
     return Dense(
         folder=folder,
         inputs=config.integer("in_features"),
@@ -155,10 +167,9 @@ def _dense(folder: Path, config: Settings) -> Dense:
     )
 
 
-def _about_sentences(config: Settings) -> None:
-    for name in ("module_input_name", "module_output_name"):
-        if config.text(name, default="sentence_embedding") != "sentence_embedding":
-            raise ModelError(f"{config.path}: {name} must be sentence_embedding")
+def _layer_norm(folder: Path, config: Settings) -> LayerNorm:
+    check_keys(config, LAYER_NORM)
+    return LayerNorm(folder, config.integer("dimension"))
 
 
 def check_steps(steps: tuple[Step, ...], hidden: int, root: Path) -> tuple[Step, ...]:
@@ -187,8 +198,8 @@ def check_steps(steps: tuple[Step, ...], hidden: int, root: Path) -> tuple[Step,
     return steps
 
 
-def check_static_steps(steps: tuple[Step, ...], root: Path) -> tuple[Step, ...]:
+def read_static_steps(root: Path) -> tuple[Step, ...]:
     """The steps of a model that begins with the vector of a text. Raises ModelError."""
-    if not all(isinstance(step, Normalize) for step in steps):
+    if any(kind not in ("Normalize", "Dropout") for kind, _ in list_modules(root)[1:]):
         raise ModelError(f"{root / 'modules.json'}: only Normalize is supported after a StaticEmbedding")
-    return steps
+    return read_steps(root)

@@ -17,7 +17,9 @@ from llmrs.errors import ModelError
 from llmrs.models.architectures import longest_input
 from llmrs.models.exported import SKIP_PADDING
 from llmrs.models.files import FILE, has_safetensors
+from llmrs.models.module_keys import BY_LIBRARY
 from llmrs.models.modules import Normalize, Step, list_modules, read_pooling
+from llmrs.models.rules import check_keys
 from llmrs.models.settings import Settings, read_settings
 
 EXTRA = ("sentence_transformers", "torch")
@@ -27,16 +29,6 @@ ANY_LENGTH = 1 << 20
 """Positions of a model that says nothing of them (T5 has distances instead); memory sets the limit then."""
 
 PICKLE = "pytorch_model.bin"
-
-ARGUMENTS = (
-    "model_args",
-    "model_kwargs",
-    "tokenizer_args",
-    "processor_kwargs",
-    "config_args",
-    "config_kwargs",
-)
-"""Keys of a Transformer's settings whose values would be handed to the library as they are."""
 
 MIXING = ("CNN",)
 """Modules that look across a text's ends, where padding is."""
@@ -77,7 +69,7 @@ def read_opaque(root: Path, config: Settings) -> Opaque:
     modules = list_modules(root)
     _check_safe(modules, config)
     hidden = config.integer("hidden_size", "dim", "d_model", "n_embd")
-    padding_id = config.integer("pad_token_id", default=0, minimum=0)
+    padding_id = max(config.integer("pad_token_id", default=0, minimum=-1), 0)
     skipped = padding_id + 1 if config.text("model_type", default="") in SKIP_PADDING else 0
     positions = config.integer(
         "max_position_embeddings", "n_positions", "max_seq_len", default=ANY_LENGTH, minimum=skipped + 1
@@ -107,6 +99,9 @@ def _width(root: Path, modules: list[tuple[str, Path]], width: int) -> int:
         config = read_settings(
             folder / ("cnn_config.json" if kind == "CNN" else "config.json"), optional=True
         )
+        if kind not in BY_LIBRARY:
+            raise ModelError(f"{root / 'modules.json'}: module {kind[:60]!r} is not supported")
+        check_keys(config, BY_LIBRARY[kind], others=kind == "Normalize")
         if kind == "Pooling":
             width *= len(read_pooling(config).modes)
         elif kind == "Dense":
@@ -116,8 +111,6 @@ def _width(root: Path, modules: list[tuple[str, Path]], width: int) -> int:
             if not isinstance(kernels, list) or not kernels:
                 raise ModelError(f"{config.path}: kernel_sizes is not a list of sizes")
             width = config.integer("out_channels") * len(kernels)
-        elif kind not in ("Normalize", "LayerNorm", "Dropout", "WeightedLayerPooling", "WordWeights"):
-            raise ModelError(f"{root / 'modules.json'}: module {kind[:60]!r} is not supported")
     return width
 
 
@@ -134,15 +127,7 @@ def _check_safe(modules: list[tuple[str, Path]], config: Settings) -> None:
         if (folder / PICKLE).exists() and not (folder / FILE).exists():
             raise ModelError(f"{folder / PICKLE} is a pickle, which is never opened: convert it to {FILE}")
         _check_activation(read_settings(folder / "config.json", optional=True))
-    if (place / "adapter_config.json").exists():
-        raise ModelError(
-            f"{place / 'adapter_config.json'}: adapters are not supported, merge it into its model"
-        )
     _check_implementations(config.path, config.values)
-    for path in sorted(place.glob("sentence_*_config.json")):
-        settings = read_settings(path)
-        if given := [name for name in ARGUMENTS if settings.raw(name)]:
-            raise ModelError(f"{path}: {given[0]} is not supported, since it could ask for anything")
 
 
 def _check_activation(config: Settings) -> None:

@@ -7,6 +7,9 @@ from llmrs.models.settings import Settings
 
 ACTIVATIONS = {
     "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
@@ -41,19 +44,31 @@ def head_width(config: Settings, heads: int, hidden: int) -> int:
 def shared_heads(config: Settings, *, default: int) -> tuple[int, int]:
     """Heads, and heads of keys and values, of which each serves several of the former."""
     heads = config.integer("num_attention_heads")
-    key_heads = config.integer("num_key_value_heads", default=default)
+    null = config.is_null("num_key_value_heads")
+    key_heads = config.integer("num_key_value_heads", default=heads if null else default)
     if heads % key_heads:
         raise ModelError(f"{config.path}: {key_heads} num_key_value_heads do not divide {heads} heads")
     return heads, key_heads
 
 
-def only(config: Settings, *keys: str, value: bool | str | float | None) -> None:
-    """Check settings of which one value can be built; absent and null are that value.
+def padding(config: Settings, *, default: int = 0) -> int:
+    """The id that fills padded places, whose vectors are no text's.
+
+    Negative ids count from the end of the word table in PyTorch. None is ever looked up there, and
+    OpenVINO needs one that is in the table.
 
     Raises:
-        ModelError: one has another value.
+        ModelError: it is not in the word table.
     """
-    for key in keys:
-        found = config.raw(key)
-        if found is not None and found != value:
-            raise ModelError(f"{config.path}: {key} = {str(found)[:40]} is not supported")
+    value = config.integer("pad_token_id", default=default, minimum=-config.integer("vocab_size"))
+    if value >= config.integer("vocab_size"):
+        raise ModelError(f"{config.path}: pad_token_id is {value}, which is not below vocab_size")
+    return max(value, 0)
+
+
+def agree(config: Settings, *names: str) -> None:
+    """Check that names of one value say the same, where several are there. Raises ModelError."""
+    found = {name: config.raw(name) for name in names if name in config}
+    if len(set(map(str, found.values()))) > 1:
+        said = " and ".join(f"{name} = {str(value)[:40]}" for name, value in found.items())
+        raise ModelError(f"{config.path}: {said} contradict each other")

@@ -11,8 +11,18 @@ from collections.abc import Callable
 from llmrs.errors import ModelError
 from llmrs.models import names
 from llmrs.models.architectures import Encoder, Layer, Rope
-from llmrs.models.read import activation, head_width, only, shared_heads
+from llmrs.models.read import activation, agree, head_width, padding, shared_heads
 from llmrs.models.settings import Settings
+
+SYNONYMS = (
+    ("n_head", "num_attention_heads"),
+    ("n_embd", "hidden_size"),
+    ("n_layer", "num_hidden_layers"),
+    ("n_inner", "intermediate_size"),
+    ("n_positions", "max_position_embeddings"),
+    ("layer_norm_epsilon", "layer_norm_eps"),
+)
+"""NomicBERT's own words, and transformers' for the same."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -43,7 +53,7 @@ def modernbert(config: Settings) -> Encoder:
         embedding=hidden,
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings", default=8192),
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        padding_id=padding(config),
         epsilon=config.number("norm_eps", default=1e-5),
         activation=activation(config, "hidden_activation"),
         attention_bias=config.flag("attention_bias", default=False),
@@ -55,14 +65,14 @@ def modernbert(config: Settings) -> Encoder:
 
 def nomic(config: Settings) -> Encoder:
     """NomicBERT (Nussbaum et al., 2024), in its own words (`n_embd`) or in those of transformers."""
-    only(config, "prenorm", "parallel_block", "causal", "use_rms_norm", "rotary_emb_interleaved", value=False)
-    only(config, "rotary_emb_fraction", value=1)
-    only(config, "activation_function", value="swiglu")
-    only(config, "scale_attn_by_inverse_layer_idx", value=False)
-    only(config, "rotary_emb_scale_base", value=None)
-    only(config, "moe_every_n_layers", value=-1)
+    for names_of_one in SYNONYMS:
+        agree(config, *names_of_one)
     heads, hidden = config.integer("n_head", "num_attention_heads"), config.integer("n_embd", "hidden_size")
     width, count = head_width(config, heads, hidden), config.integer("n_layer", "num_hidden_layers")
+    if config.integer("head_dim", default=width) != width:
+        raise ModelError(
+            f"{config.path}: head_dim = {config.raw('head_dim')} is not hidden_size / num_attention_heads"
+        )
     rope = _rope(config, width, 1000.0, "rotary_emb_base")
     positions = config.integer("n_positions", "max_position_embeddings")
     if "rotary_scaling_factor" in config:
@@ -81,7 +91,7 @@ def nomic(config: Settings) -> Encoder:
         vocabulary=config.integer("vocab_size"),
         positions=positions,
         token_types=config.integer("type_vocab_size", default=2, minimum=0),
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        padding_id=padding(config),
         epsilon=config.number("layer_norm_epsilon", "layer_norm_eps", default=1e-12),
         activation=activation(config, "hidden_act", default="silu"),
         attention_bias=config.flag("qkv_proj_bias", default=False),
@@ -92,10 +102,6 @@ def nomic(config: Settings) -> Encoder:
 
 def gte(config: Settings) -> Encoder:
     """GTE (Zhang et al., 2024), `new` where it was published, `gte` in transformers."""
-    only(config, "position_embedding_type", value="rope")
-    only(config, "layer_norm_type", value="layer_norm")
-    only(config, "pack_qkv", value=True)
-    only(config, "logn_attention_scale", value=False)
     heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
     width, count = head_width(config, heads, hidden), config.integer("num_hidden_layers")
     rope = _rope(config, width, 10_000.0 if config.text("model_type") == "new" else 160_000.0, "rope_theta")
@@ -111,7 +117,7 @@ def gte(config: Settings) -> Encoder:
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings"),
         token_types=config.integer("type_vocab_size", default=1, minimum=0),
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        padding_id=padding(config),
         epsilon=config.number("layer_norm_eps", default=1e-12),
         activation=activation(config, "hidden_act"),
         up_bias=False,
@@ -119,7 +125,7 @@ def gte(config: Settings) -> Encoder:
 
 
 def qwen3(config: Settings) -> Encoder:
-    """Qwen3 (2025): a decoder, of which the last token's vector is the text's."""
+    """Qwen3 (2025): a decoder, of which the last token's vector is the text's; some see both ways."""
     heads, key_heads = shared_heads(config, default=32)
     hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
     width = config.integer("head_dim", default=128)
@@ -127,6 +133,9 @@ def qwen3(config: Settings) -> Encoder:
     reaches: dict[str, int | None] = {FULL: None, SLIDING: None}
     if config.flag("use_sliding_window", default=False):
         reaches[SLIDING] = config.integer("sliding_window", default=4096) - 1
+    causal = config.flag("is_causal", default=True)
+    if not causal and reaches[SLIDING] is not None:
+        raise ModelError(f"{config.path}: is_causal = false with use_sliding_window = true is not supported")
     first = config.integer("max_window_layers", default=28, minimum=0)
     kinds = _kinds(config, count, lambda index: reaches[SLIDING] is None or index < first)
     return Encoder(
@@ -142,10 +151,10 @@ def qwen3(config: Settings) -> Encoder:
         embedding=hidden,
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings", default=32768),
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        padding_id=padding(config),
         epsilon=config.number("rms_norm_eps", default=1e-6),
         activation=activation(config, "hidden_act", default="silu"),
-        causal=True,
+        causal=causal,
         norm="rms",
         attention_bias=config.flag("attention_bias", default=False),
         up_bias=False,
@@ -155,8 +164,6 @@ def qwen3(config: Settings) -> Encoder:
 
 def gemma3(config: Settings) -> Encoder:
     """Gemma 3's text model (2025); as EmbeddingGemma it sees both ways."""
-    if "attn_logit_softcapping" in config:
-        raise ModelError(f"{config.path}: attn_logit_softcapping is not supported")
     heads, key_heads = shared_heads(config, default=4)
     hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
     width = config.integer("head_dim", default=256)
@@ -168,7 +175,10 @@ def gemma3(config: Settings) -> Encoder:
         FULL: _rope(config, width, 1_000_000.0, "rope_theta", kind=FULL),
         SLIDING: _rope(config, width, 10_000.0, "rope_local_base_freq", kind=SLIDING, scaled=False),
     }
-    every = config.integer("sliding_window_pattern", "_sliding_window_pattern", default=6)
+    every = config.integer("sliding_window_pattern", default=6)
+    if "layer_types" not in config and config.integer("_sliding_window_pattern", default=every) != every:
+        # transformers writes this name, and does not read it.
+        raise ModelError(f"{config.path}: _sliding_window_pattern is not read; layer_types must be there")
     kinds = _kinds(config, count, lambda index: (index + 1) % every == 0)
     return Encoder(
         names=names.GEMMA,
@@ -184,7 +194,7 @@ def gemma3(config: Settings) -> Encoder:
         embedding=hidden,
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings", default=131_072),
-        padding_id=config.integer("pad_token_id", default=0, minimum=0),
+        padding_id=padding(config),
         epsilon=config.number("rms_norm_eps", default=1e-6),
         activation=activation(config, "hidden_activation", default="gelu_pytorch_tanh"),
         causal=not both_ways,
@@ -224,16 +234,21 @@ def _rope(
     if width % 2:
         raise ModelError(f"{config.path}: heads of {width} numbers cannot be turned in pairs")
     settings = config.object("rope_parameters")
+    older = config.object("rope_scaling")
+    if settings.values and older.values:
+        raise ModelError(
+            f"{config.path}: rope_parameters and rope_scaling are both there, and one could count"
+        )
     if kind is not None:
         settings = settings.object(kind)
+    if older.values and scaled:
+        settings = older
     theta = settings.number("rope_theta", default=config.number(key, default=theta))
-    scaling = config.object("rope_scaling") if scaled and "rope_scaling" in config else settings
-    only(scaling, "partial_rotary_factor", value=1)
-    only(scaling, "mixed_b", value=None)
-    name = scaling.text("rope_type", "type", default="default")
+    agree(settings, "rope_type", "type")
+    name = settings.text("rope_type", "type", default="default")
     if name == "default":
         return Rope(theta)
-    factor = scaling.number("factor")
+    factor = settings.number("factor")
     if name == "linear":
         return Rope(theta, factor)
     if name == "ntk":

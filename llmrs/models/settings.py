@@ -47,8 +47,11 @@ class Settings:
         return name in self.values and self.values[name] is None
 
     def integer(self, *names: str, default: int | None = None, minimum: int = 1) -> int:
-        """A whole number of at least `minimum`."""
-        value = self._get(names, default, int)
+        """A whole number of at least `minimum`. 128.0 is one, as it is to the libraries that write it."""
+        found = self._get(names, default, (int, float))
+        value = int(found) if isinstance(found, int) or found.is_integer() else None
+        if value is None:
+            raise ModelError(f"{self.path}: {names[0]} is {found}, expected a whole number")
         if value < minimum:
             raise ModelError(f"{self.path}: {names[0]} is {value}, expected at least {minimum}")
         return value
