@@ -105,6 +105,13 @@ class Config:
     backend_api_key: str | None = option(
         None, secret("a key of visible ASCII characters"), "bearer token for the HTTP backend", per_model=True
     )
+    backend_ca_file: str | None = option(
+        None,
+        text("a path", "PATH"),
+        "file of certificates (PEM) that alone may vouch for an https backend, for a certificate authority "
+        "of your own; unset: SSL_CERT_FILE and SSL_CERT_DIR, else the system's and Mozilla's",
+        per_model=True,
+    )
 
     model_name: str | None = option(
         None,
@@ -530,12 +537,17 @@ def _is_given(config: Config, keys: Iterable[str]) -> bool:
 
 def _ineffective(config: Config) -> Iterator[str]:
     """What is set without effect, a sentence each."""
-    for key in ("backend_url", "backend_api_key"):
+    for key in ("backend_url", "backend_api_key", "backend_ca_file"):
         if config.uses_local_backend and getattr(config, key):
             yield (
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
                 f"{config.backend_type} ({config.sources['backend_type']})"
             )
+    if config.uses_http_backend and config.backend_ca_file and not any(map(_is_https, config.backend_url)):
+        yield (
+            f"backend_ca_file = {config.shown('backend_ca_file')} ({config.sources['backend_ca_file']}) is "
+            "not used, because no backend_url begins with https"
+        )
     for key in ("load_on", "unload_after", "model_memory"):
         if getattr(config, key) != BY_NAME[key].default and (reason := _stays_loaded(config, key)):
             yield f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because {reason}"
@@ -545,6 +557,10 @@ def _ineffective(config: Config) -> Iterator[str]:
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because neither api_key "
                 "nor api_key_file is set"
             )
+
+
+def _is_https(url: str) -> bool:
+    return url.lower().startswith("https:")
 
 
 def _stays_loaded(config: Config, key: str) -> str | None:

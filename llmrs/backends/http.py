@@ -37,7 +37,7 @@ from llmrs.backends.refusals import (
     refusal,
 )
 from llmrs.backends.sizes import Size, Sizes
-from llmrs.backends.transport import Transport
+from llmrs.backends.transport import Transport, ignored_proxy
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
@@ -82,7 +82,14 @@ def open_address(config: Config, url: str, *, tries: int = TRIES) -> HttpBackend
     """
     # One connection more than slots, so that a health check never displaces a batch's.
     connections = (config.workers or DEFAULT_SLOTS) + 1
-    transport = Transport(url, connections=connections, api_key=config.backend_api_key)
+    transport = Transport(
+        url, connections=connections, api_key=config.backend_api_key, ca_file=config.backend_ca_file
+    )
+    if proxy := ignored_proxy(url):
+        message = (
+            "backend %s is asked directly: backends are not reached through a proxy, and %s has no effect"
+        )
+        log.warning(message, url, proxy)
     return HttpBackend(config, transport, tries=tries)
 
 

@@ -24,6 +24,7 @@ ANSWERING = frozenset(
         "backend_url",
         "backend_protocol",
         "backend_api_key",
+        "backend_ca_file",
         "model_aliases",
         "normalize_embeddings",
         "default_prompt",

@@ -2,12 +2,12 @@
 
 Rules of this file. It alone imports requests, which makes requests out of addresses and headers; the
 bytes then go through `connections`. It knows no protocol and no JSON. No redirect is followed, no
-proxy, .netrc or cookie is used, and nothing is decompressed.
+proxy (`ignored_proxy` tells of one), .netrc or cookie is used, and nothing is decompressed.
 """
 
 from __future__ import annotations
 
-import ssl
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib3 import Retry
 from urllib3.exceptions import InvalidHeader
 
 from llmrs.backends.connections import Address, Pool
+from llmrs.backends.trust import tls_context
 from llmrs.errors import ConfigError
 
 HEADERS = {
@@ -60,17 +61,24 @@ class Transport:
     Attributes:
         address: where it goes, for logs and `/health`.
 
-    Does no I/O until the first request. Raises ConfigError if `url` is no address.
+    Does no I/O until the first request, except that it reads `ca_file`, whose certificates are the only ones
+    believed then. Raises ConfigError if `url` is no address, or as `trust` does.
     """
 
     def __init__(
-        self, url: str, *, connections: int, api_key: str | None = None, resend: bool = True
+        self,
+        url: str,
+        *,
+        connections: int,
+        api_key: str | None = None,
+        ca_file: str | None = None,
+        resend: bool = True,
     ) -> None:
         self.address = url
         self._base, socket_path = _parse(url)
         self._headers = HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._heads: dict[tuple[str, str], bytes] = {}
-        self._pool = Pool(_address(self._base, socket_path), connections, resend=resend)
+        self._pool = Pool(_address(self._base, socket_path, ca_file), connections, resend=resend)
 
     def get(self, path: str, *, deadline: float, limit: int) -> Answer:
         """GET `path` (appended to the address); see `post`."""
@@ -109,15 +117,22 @@ class Transport:
         return head
 
 
-def _address(base: str, socket_path: str | None) -> Address:
+def ignored_proxy(url: str) -> str | None:
+    """The environment variable with a proxy for an https address, which is not used; None without one."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or requests.utils.should_bypass_proxies(url, no_proxy=None):
+        return None
+    names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    return next((name for name in names if os.environ.get(name)), None)
+
+
+def _address(base: str, socket_path: str | None, ca_file: str | None) -> Address:
     """Where the connections for an address's URLs go."""
     url = urlsplit(str(requests.Request("GET", base).prepare().url))
     host = url.hostname or ""
     if socket_path is not None or url.scheme == "http":
         return Address(host, url.port or 80, socket_path)
-    return Address(
-        host, url.port or 443, tls=ssl.create_default_context(cafile=requests.adapters.DEFAULT_CA_BUNDLE_PATH)
-    )
+    return Address(host, url.port or 443, tls=tls_context(ca_file, requests.adapters.DEFAULT_CA_BUNDLE_PATH))
 
 
 def _parse(url: str) -> tuple[str, str | None]:

@@ -55,6 +55,15 @@ class TestBackend:
         assert "backend_api_key" in config.warnings[0]
         assert "hush" not in config.warnings[0]
 
+    def test_certificates_are_unused_without_tls(self, load_from):
+        config = load_from(environ={"BACKEND_CA_FILE": "ca.pem", "BACKEND_URL": "http://a,unix:/b"})
+        (warning,) = config.warnings
+        assert warning == (
+            'backend_ca_file = "ca.pem" (environment BACKEND_CA_FILE) is not used, '
+            "because no backend_url begins with https"
+        )
+        assert not load_from(environ={"BACKEND_CA_FILE": "ca.pem", "BACKEND_URL": "HTTPS://a"}).warnings
+
     def test_the_sample_of_the_mission(self, load_from):
         file = 'backend_url = "http://127.0.0.1:8000"\nbackend_type = "Candle"'
         config = load_from(file)
@@ -231,7 +240,7 @@ class TestSample:
 
     def test_uncommented_lines_load(self, load_from):
         lines = re.findall(r"^# ([a-z_]+ = .*)$", SAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
-        used = [line for line in lines if not line.startswith("api_key_file")]
+        used = [line for line in lines if not line.startswith(("api_key_file", "backend_ca_file"))]
         config = load_from("\n".join(used))
         assert config.sources["workers"] == "config.toml"
         assert config.warnings == ()
