@@ -237,6 +237,7 @@ def test_every_backend_protocol_is_listed(readme: str) -> None:
         "docs/performance.md",
         "docs/operations.md",
         "docs/models.md",
+        "docs/decisions/0001-tokenizer-config.md",
     ],
 )
 def test_links_and_paths_lead_somewhere(document: str) -> None:

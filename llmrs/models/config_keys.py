@@ -26,7 +26,7 @@ GENERATION = each(
 
 COMMON: Table = {
     **GENERATION,
-    **each(READ, "model_type architectures auto_map pad_token_id matryoshka_dimensions"),
+    **each(READ, "model_type architectures auto_map pad_token_id matryoshka_dimensions tokenizer_class"),
     **each(READ, "hidden_size num_hidden_layers num_attention_heads vocab_size max_position_embeddings"),
     # Names, versions and dates.
     **each(IGNORED, "_name_or_path name_or_path _commit_hash transformers_version transformers.js_config"),
@@ -46,11 +46,11 @@ COMMON: Table = {
         "return_dict output_attentions output_hidden_states output_past use_cache cache_implementation "
         "chunk_size_feed_forward tie_last_hidden_states",
     ),
-    # Tokens are made by tokenizer.json, whose length is in tokenizer_config.json.
+    # Special tokens and the longest input are the tokenizer's, see tokenizer_config.
     **each(
         IGNORED,
         "bos_token_id eos_token_id sep_token_id cls_token_id unk_token_id mask_token_id "
-        "decoder_start_token_id eos_token_ids tokenizer_class model_max_length",
+        "decoder_start_token_id eos_token_ids model_max_length",
     ),
     **each(only(*ATTENTIONS), "attn_implementation _attn_implementation _attn_implementation_internal"),
     "_attn_implementation_autoset": IGNORED,

@@ -30,6 +30,7 @@ from llmrs.models.modules import (
 from llmrs.models.opaque import Opaque, is_installed, opaque_steps
 from llmrs.models.rules import check_keys
 from llmrs.models.settings import Settings, read_settings
+from llmrs.models.tokenizer_config import read_longest
 from llmrs.models.transformer import TransformerSettings, read_transformer
 from llmrs.models.wordtable import STATIC_MODULE, Static
 
@@ -142,9 +143,7 @@ def _max_tokens(folder: Path, settings: TransformerSettings, encoder: AnyEncoder
         return encoder.max_tokens
     if settings.longest is not None:
         return min(settings.longest, encoder.max_tokens)
-    tokenizer = read_settings(folder / "tokenizer_config.json", optional=True)
-    # Tokenizers without a limit of their own say 1e30.
-    return int(min(tokenizer.number("model_max_length", default=1e30), encoder.max_tokens))
+    return int(min(read_longest(folder), encoder.max_tokens))
 
 
 def _prompts(sentence: Settings) -> Mapping[str, str]:

@@ -13,13 +13,15 @@ from llmrs.errors import ModelError
 from llmrs.models.families import read_encoder
 from llmrs.models.files import FILE, INDEX, matches, needed_weights
 from llmrs.models.settings import read_json, read_settings
+from llmrs.models.tokenizer_config import vocabulary_files
 from llmrs.models.wordtable import MODEL2VEC, STATIC_MODULE
 
 SETTINGS: tuple[str, ...] = (
-    "config*.json",
+    "*config*.json",
     "modules.json",
-    "sentence_*_config.json",
     "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     INDEX,
     # The modules' own folders: 0_Transformer, 1_Pooling, 2_Dense.
     "[0-9]*/*.json",
@@ -39,8 +41,7 @@ FOREIGN = (
 )
 """What sentence-transformers may read besides: tokenizers in the formats of their libraries."""
 
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", ".model")
-"""How a file ends that a tokenizer is made of; the first is read here, the others by transformers."""
+TOKENIZER = "tokenizer.json"
 
 NEVER = (".py", ".pkl", ".pickle", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
 
@@ -66,15 +67,13 @@ def needed_files(names: Collection[str], folder: Path, *, engine: str, model_fil
     if not weights:
         raise ModelError(f"it has neither {FILE} nor an exported model (ONNX, OpenVINO) there")
     needed = {*weights, *_matching(safe, SETTINGS + MODULES)}
-    tokenizers: tuple[str, ...] = TOKENIZERS[:1]
     # What nothing else can compute, PyTorch may.
     if engine == "torch" or (weights[0].endswith((".safetensors", INDEX)) and not can_be_built(folder)):
         needed.update(_matching(safe, FOREIGN))
-        tokenizers = TOKENIZERS
     if not any(name.endswith(("config.json", "modules.json")) for name in needed):
         raise ModelError("it has no config.json there")
-    if not any(name.endswith(tokenizers) for name in needed):
-        raise ModelError("it has no tokenizer.json there")
+    if not any(name.endswith(TOKENIZER) for name in needed):
+        needed.update(_vocabulary(safe, folder))
     return sorted(needed)
 
 
@@ -82,16 +81,31 @@ def can_be_built(folder: Path) -> bool:
     """Whether the settings in a model's folder are of a model that is computed without an exported graph."""
     if _first_module(folder).endswith(f".{STATIC_MODULE}"):
         return True
-    for place in (*sorted(folder.glob("0_*")), folder):
-        if (place / "config.json").exists():
-            try:
-                config = read_settings(place / "config.json")
-                if config.raw("model_type") != MODEL2VEC:
-                    read_encoder(config)
-            except ModelError:
-                return False
-            return True
-    return False
+    place = _encoder_folder(folder)
+    if place is None:
+        return False
+    try:
+        config = read_settings(place / "config.json")
+        if config.raw("model_type") != MODEL2VEC:
+            read_encoder(config)
+    except ModelError:
+        return False
+    return True
+
+
+def _encoder_folder(folder: Path) -> Path | None:
+    places = (*sorted(folder.glob("0_*")), folder)
+    return next((place for place in places if (place / "config.json").exists()), None)
+
+
+def _vocabulary(names: Collection[str], folder: Path) -> list[str]:
+    """The files that a tokenizer is made of where there is no tokenizer.json."""
+    place = _encoder_folder(folder) or folder
+    wanted = [(place / name).relative_to(folder).as_posix() for name in vocabulary_files(place)]
+    if not wanted or not all(name in names for name in wanted):
+        instead = f", and no {' and '.join(wanted)} in its place" if wanted else ""
+        raise ModelError(f"it has no {TOKENIZER} there{instead}")
+    return wanted
 
 
 def _weights(names: Sequence[str], folder: Path, engine: str, model_file: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Texts to token ids, as the model's own tokenizer.json has it.
+"""Texts to token ids, as the model's own tokenizer has it, see `tokenizer_build`.
 
 Wraps Hugging Face tokenizers. The tokenizer is set up once and never changed afterwards: changing
 it while another thread encodes raises "Already borrowed". So it never truncates; over-long inputs
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer, normalizers
+from tokenizers import Encoding, Tokenizer
 
 from llmrs.embeddings import Input, Prepared, Truncate
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
+from llmrs.models.tokenizer_build import load_plain, load_tokenizer
 from llmrs.models.wordtable import Static
 
 CHUNK_CHARACTERS = 1 << 18
@@ -39,7 +40,7 @@ class ModelTokenizer:
     """The tokenizer of a model folder, for inputs of 1 to `max_tokens` tokens. Thread-safe.
 
     Args:
-        path: tokenizer.json.
+        path: tokenizer.json. Where it is missing or not all that counts, what is beside it is read.
         max_tokens: the model's longest input, special tokens included.
         vocabulary: rows of the model's word table; ids are below it.
         lowercase: lowercase texts before anything else.
@@ -58,13 +59,17 @@ class ModelTokenizer:
         lowercase: bool = False,
         static: Static | None = None,
     ) -> None:
-        self._tokenizer = _load(path, lowercase)
+        # A static model's library reads tokenizer.json and nothing else.
+        load = load_plain if static else load_tokenizer
+        self._tokenizer = load(path, lowercase=lowercase)
         self._max_tokens = max_tokens
         self._static = static
         self._vocabulary = vocabulary
         # EmbeddingGemma's tokenizer knows a token for images that its word table does not have.
         self._may_exceed = self._tokenizer.get_vocab_size() > vocabulary
         self._before, self._after = ([], []) if static else _special_tokens(self._tokenizer, path)
+        if any(token >= vocabulary for token in (*self._before, *self._after)):
+            raise ModelError(f"{path}: the model's word table has no row for a special token around texts")
         if len(self._before) + len(self._after) >= max_tokens:
             raise ModelError(f"{path}: its special tokens leave no room in the model's {max_tokens} tokens")
         if self._tokenizer.get_vocab_size(with_added_tokens=False) > vocabulary:
@@ -225,21 +230,6 @@ class ModelTokenizer:
             payload = np.concatenate([self._before, prompt, part, self._after]).astype(np.int32)
             chunks.append(Prepared(payload, len(payload), weight=len(part)))
         return Prepared(None, sum(chunk.n_tokens for chunk in chunks), chunks=tuple(chunks))
-
-
-def _load(path: Path, lowercase: bool) -> Tokenizer:
-    if not path.exists():
-        raise ModelError(f"{path} is missing: save the model with a fast tokenizer, or download it again")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(f"{path} is not a tokenizer ({type(error).__name__}): download it again") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if lowercase:
-        own = [tokenizer.normalizer] if tokenizer.normalizer else []
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-    return tokenizer
 
 
 def _special_tokens(tokenizer: Tokenizer, path: Path) -> tuple[list[int], list[int]]:

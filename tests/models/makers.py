@@ -102,6 +102,8 @@ def make_tokenizer(path: Path, kind: str = "bert") -> None:
     tokenizer.enable_padding(length=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
+    # Else transformers would make words of pieces of it, as the family's own class does.
+    write_json(path.with_name("tokenizer_config.json"), {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def config_of(kind: str, activation: str) -> dict[str, Any]:

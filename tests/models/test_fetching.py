@@ -31,7 +31,7 @@ ONNX, INT8, XML, IR = (
     "openvino/openvino_model.xml",
     "openvino/openvino_model.bin",
 )
-BASIC = {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"}
+BASIC = {"config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json"}
 
 
 @pytest.fixture
@@ -101,14 +101,14 @@ def test_one_variant_is_fetched(hub, fetch):
         ({"model_file": ONNX}, {ONNX, f"{ONNX}_data"}),
         ({"model_file": XML}, {XML, IR}),
         ({"model_file": WEIGHTS}, {WEIGHTS}),
-        ({"engine": "torch"}, {WEIGHTS, "vocab.txt", "special_tokens_map.json", "spm.model"}),
+        ({"engine": "torch"}, {WEIGHTS, "vocab.txt", "spm.model"}),
     ],
 )
 def test_what_is_asked_for_is_fetched(hub, fetch, how, expected):
     put(hub, ONNX, f"{ONNX}_data", INT8, XML, IR, "spm.model", "code.py", "onnx/code.py", "pytorch_model.bin")
     put(hub, "vocab.txt", "special_tokens_map.json")
     folder = fetch(**how)
-    assert hub.fetched - BASIC == expected
+    assert hub.fetched - BASIC == {*expected, "special_tokens_map.json"}
     assert fetch(offline=True, **how) == folder
     if "engine" not in how:
         refusal(fetch, offline=True, engine="torch")
@@ -138,8 +138,20 @@ def test_a_family_that_cannot_be_built(hub, fetch):
     assert hub.fetched == {ONNX}
 
 
+def test_a_vocabulary_is_fetched_where_there_is_no_tokenizer_json(hub, fetch):
+    """And is not where there is one."""
+    change_json(hub.folder / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    (hub.folder / "tokenizer.json").unlink()
+    assert "no tokenizer.json there, and no vocab.txt in its place" in refusal(fetch)
+    put(hub, "vocab.txt", "spm.model", "added_tokens.json")
+    folder = fetch()
+    assert hub.fetched == (BASIC - {"tokenizer.json"}) | {WEIGHTS, "vocab.txt", "added_tokens.json"}
+    assert fetch(offline=True) == folder
+
+
 def test_a_static_model(hub, fetch):
     shutil.rmtree(hub.folder / "1_Pooling")
+    (hub.folder / "tokenizer_config.json").unlink()
     for name in ("config.json", "tokenizer.json", WEIGHTS):
         put(hub, f"0_StaticEmbedding/{name}", body=(hub.folder / name).read_bytes())
         (hub.folder / name).unlink()

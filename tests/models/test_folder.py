@@ -50,7 +50,7 @@ def test_dense_sets_the_width(tmp_path):
 def test_the_longest_input(made, settings, tokenizer, expected):
     write_json(made.folder / "sentence_bert_config.json", settings)
     if tokenizer is not None:
-        write_json(made.folder / "tokenizer_config.json", {"model_max_length": tokenizer})
+        change_json(made.folder / "tokenizer_config.json", model_max_length=tokenizer)
     assert read_folder(made.folder).max_tokens == expected
 
 

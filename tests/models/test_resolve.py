@@ -156,6 +156,7 @@ def test_a_model_is_downloaded_once(hub, cache):
     assert hub.fetched == {
         "config.json",
         "tokenizer.json",
+        "tokenizer_config.json",
         "modules.json",
         "model.safetensors.index.json",
         *(f"model-0000{part}-of-00003.safetensors" for part in (1, 2, 3)),
