@@ -8,19 +8,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from llmrs.backends import needs_download
 from llmrs.config import OPTIONS, Config
 from llmrs.errors import ModelError
 
+STEP_SECONDS = 10.0
 
-def fetch_model(config: Config) -> None:
+
+def fetch_model(config: Config, go_on: Callable[[], None] = lambda: None) -> None:
     """Bring a local model that is not on this machine yet; its progress goes to standard error.
 
     In a process of its own: downloading takes longer than gunicorn waits for a worker, and the
-    HTTP client it loads must not be in a process that gevent patches.
+    HTTP client it loads must not be in a process that gevent patches. `go_on` is called every few seconds
+    while it lasts.
 
     Raises:
         ModelError: it could not be fetched; the reason is on standard error.
@@ -36,9 +39,22 @@ def fetch_model(config: Config) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in own}
     # The hub's token goes by the environment, which other users cannot read as they can a command line.
     with _stoppable():
-        failed = subprocess.call([*command, "--", config.model_path], env=environ, stdout=subprocess.DEVNULL)
+        failed = _call([*command, "--", config.model_path], environ, go_on)
     if failed:
         raise ModelError(f"model_path = {config.model_path[:200]}: it could not be fetched, see the log")
+
+
+def _call(command: Sequence[str], environ: Mapping[str, str], go_on: Callable[[], None]) -> int:
+    """The exit code of a command, which does not outlive this call."""
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
+        try:
+            while True:
+                go_on()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(STEP_SECONDS)
+        except BaseException:
+            process.kill()
+            raise
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from llmrs.server.scratch import scratch_folder
+
 BACKLOG = 1024
 """Connections that may wait for an engine that starts."""
 
@@ -61,6 +63,9 @@ class Room:
         Args:
             processes: that answer HTTP.
             engine: whether one more computes for them.
+
+        Raises:
+            ConfigError: there is no folder that can be written to.
         """
         if self._listener is not None:
             self._listener.close()  # the engine of the old time has it, too
@@ -69,7 +74,7 @@ class Room:
             return
         if self.folder is None:
             self._owner = os.getpid()
-            self.folder = Path(tempfile.mkdtemp(prefix="llmrs-"))
+            self.folder = Path(tempfile.mkdtemp(prefix="llmrs-", dir=scratch_folder()))
         self._time += 1
         if engine:
             self._listener = socket.socket(socket.AF_UNIX)

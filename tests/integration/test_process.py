@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from llmrs.models.resolve import DEFAULT_MODEL, resolve
-from tests.processes import ROOT, Server, clean_environment, llmrs, run, wait_until
+from tests.processes import ROOT, Server, clean_environment, llmrs, run, tool, wait_until
 
 STOCK_WORKER = os.environ.get("TEST_WORKER_CLASS") == "gevent"
 
@@ -85,6 +85,40 @@ def test_a_wrong_setting_ends_the_start_with_one_line_and_2(env: dict[str, str],
         assert len(ended.stderr.splitlines()) == 1, ended.stderr
         assert all(word in ended.stderr for word in words)
         assert ended.stderr.startswith("llmrs: error: ")
+
+
+@pytest.mark.parametrize("command", ["llmrs", "gunicorn"])
+def test_a_host_that_does_not_resolve_ends_the_start_at_once(command: str) -> None:
+    """conda sets HOST to the name of a compiler's target."""
+    program = str(Path(sys.executable).with_name(command))
+    ended = subprocess.run(
+        [program], cwd=ROOT, env=clean_environment(PORT="0", HOST="x86_64-conda-linux-gnu.invalid"),
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if "Starting gunicorn" not in line]
+    assert line.startswith('llmrs: error: host = "x86_64-conda-linux-gnu.invalid" (environment HOST): ')
+
+
+IN_A_FULL_HOUSE = """
+for folder in /dev/shm /tmp /var/tmp /mnt; do mount -t tmpfs -o ro none $folder || exit 77; done
+cd /mnt && exec "$@"
+"""
+"""A shell with file systems of its own, in which nothing can be written. (/usr/tmp does not exist.)"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"PROCESSES": "2"}], ids=str)
+def test_without_a_writable_folder_a_line_says_so(settings: dict[str, str]) -> None:
+    shell = [tool("unshare"), "--map-root-user", "--mount", "sh", "-c", IN_A_FULL_HOUSE, "sh"]
+    ended = subprocess.run(
+        [*shell, sys.executable, "-m", "llmrs", "serve", "--port", "0"], capture_output=True, text=True,
+        timeout=60, env=clean_environment(PYTHONPATH=str(ROOT), **settings),
+    )  # fmt: skip
+    if ended.returncode == 77 or "unshare failed" in ended.stderr:
+        pytest.skip("no file systems of one's own here; tests/server/test_scratch.py has the same without")
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("llmrs: error: no writable folder")
+    assert ended.stderr.count("\n") == 1
 
 
 def model_copy(tmp_path: Path) -> Path:
