@@ -11,6 +11,7 @@ one line on standard error; anything else is a bug and keeps its traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import itertools
 import json
@@ -19,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from llmrs.config import OPTIONS, Config, reference_table
 from llmrs.errors import ConfigError, ServiceError, StartupError
@@ -35,13 +36,21 @@ CHUNK = 256
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (None: this process's) and return the exit code."""
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        return COMMANDS[arguments.command](arguments)
+        try:
+            arguments = parse(sys.argv[1:] if argv is None else argv)
+            return COMMANDS[arguments.command](arguments)
+        except SystemExit as end:  # --help and --version, and a worker's end: what they wrote must arrive
+            if not end.code and sys.stdout is not None:
+                _write(b"")
+            raise
     except (StartupError, ServiceError) as error:
-        print("llmrs: error:", " ".join(str(error).split()), file=sys.stderr)
+        _tell("error", error)
         return error.exit_code if isinstance(error, StartupError) else 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        _let_go(sys.stdout)
+        _let_go(sys.stderr)
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -64,7 +73,7 @@ def check_config(arguments: argparse.Namespace) -> int:
         rows += [(f"models.{number}.{key}", model.shown(key), model.sources[key]) for key in own]
     _print(_table([("key", "value", "source"), *rows]))
     for warning in config.warnings:
-        print("llmrs: warning:", warning, file=sys.stderr)
+        _tell("warning", warning)
     return 0
 
 
@@ -234,11 +243,36 @@ def _print(text: str) -> None:
 
 
 def _write(data: bytes) -> None:
-    """Write to standard output; a reader that went away, as `head` does, ends the process quietly."""
+    """Write to standard output; a reader that went away, as `head` does, ends the process quietly.
+
+    Raises:
+        StartupError: it cannot be written to: it is closed, or its disk is full.
+    """
+    if sys.stdout is None:
+        raise StartupError("standard output is closed, and the answer has no other place to go")
     try:
+        sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Python flushes standard output once more at its end, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        raise StartupError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _tell(kind: str, what: object) -> None:
+    """A line on standard error. That nobody can read it changes no exit code."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"llmrs: {kind}:", " ".join(str(what).split()), file=sys.stderr, flush=True)
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Python flushes it once more at its end. If that fails, it ends with 120, whatever we return."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # ValueError: somebody has closed it
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

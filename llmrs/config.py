@@ -49,6 +49,9 @@ PAYLOAD_MEMORY = 256 << 20
 DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 """PyTorch's names of the dtypes."""
 
+LEVELS = {"trace": "debug", "warn": "warning", "err": "error", "fatal": "critical"}
+"""Other programs' names of levels of severity."""
+
 
 def option(default: D, kind: Kind[T], meaning: str, *, per_model: bool = False) -> D | T:
     """One row of the table. Typed as the value it stands for, as dataclass fields are."""
@@ -306,7 +309,9 @@ class Config:
     )
     tei_metrics: bool = option(False, boolean(), "count under the names of text-embeddings-inference, too")
     log_level: str = option(
-        "info", choice("debug", "info", "warning", "error", "critical"), "least severity that is logged"
+        "info",
+        choice("debug", "info", "warning", "error", "critical", aliases=LEVELS),
+        "least severity that is logged",
     )
     log_format: str = option("text", choice("text", "json"), "form of a log line")
     log_requests: float = option(

@@ -7,6 +7,7 @@ so there is no second list of options here. Mistakes are ConfigErrors of one lin
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -144,10 +145,9 @@ def _add_bench_flags(command: argparse.ArgumentParser) -> None:
 
 def _number(low: int, high: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected {low} to {high}")
-        return value
+        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected an integer from {low} to {high}")
+        return int(text)
 
     return integer
 

@@ -101,11 +101,14 @@ def run(load: Load, progress: Callable[[float, int], None] = lambda done, reques
 
 def _target(url: str) -> tuple[Callable[[], http.client.HTTPConnection], str]:
     """How to connect, and the path of the embeddings below the base URL (with or without /v1)."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("the URL must be http:// or https:// with a host")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise ConfigError("the URL must be http:// or https:// with a host, and a port if there is one")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    host, port = parts.hostname, parts.port
     base = parts.path.rstrip("/")
     path = base if base.endswith("/embeddings") else f"{base.removesuffix('/v1')}/v1/embeddings"
     return lambda: kind(host, port, timeout=TIMEOUT), path

@@ -20,6 +20,38 @@ from llmrs.config import OPTIONS, Config, reference_table
 from llmrs.embeddings import ModelInfo
 from llmrs.errors import ModelError, StartupError, UpstreamError
 
+DOORS = """
+import sys
+from types import ModuleType, SimpleNamespace
+
+
+class Embedder:
+    dimensions = 2
+
+    def __init__(self, *args, **kwargs): pass
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+    def embed(self, texts, truncate): return [[1.0, 2.0]] * len(texts)
+
+
+class Backend:
+    info = SimpleNamespace(name="m", dimensions=2, max_input_tokens=3)
+    replicas = ()
+
+    def check(self, timeout): pass
+    def close(self): pass
+
+
+for name, things in {
+    "llmrs.embedder": {"Embedder": Embedder},
+    "llmrs.backends": {"open_backend": lambda config: Backend()},
+    "llmrs.models.resolve": {"resolve": lambda *args, **kwargs: "/model"},
+}.items():
+    sys.modules[name] = ModuleType(name)
+    vars(sys.modules[name]).update(things)
+"""
+"""In a process of its own: what the command line calls in other rooms, without a model."""
+
 
 @pytest.fixture(autouse=True)
 def _bare(tmp_path, monkeypatch):
@@ -141,6 +173,41 @@ class TestServe:
 
         door("llmrs.server.process", serve=serve)
         assert run() == (code, "", "llmrs: error: no model\n")
+
+
+class TestArguments:
+    """A wrong value of any flag ends with one line that names it and says what it takes."""
+
+    @pytest.mark.parametrize("option", OPTIONS, ids=lambda o: o.name)
+    def test_settings(self, run, served, option):
+        code, out, err = run("serve", f"{option.flag}=\x01 \x02")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert option.name in err
+        assert "expected" in err
+        assert not served
+
+    @pytest.mark.parametrize("flag", ["clients", "seconds", "texts", "words"])
+    @pytest.mark.parametrize("value", ["x", "0", "-1", "1.5", "99999", "", "１"])
+    def test_numbers_of_a_load(self, run, flag, value):
+        code, out, err = run("bench", "http://127.0.0.1:1", f"--{flag}={value}")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"--{flag}" in err
+        assert "expected an integer from 1 to " in err
+
+    @pytest.mark.parametrize("argv", [["bench", "x", "--encoding=hex"], ["embed", "x", "--truncate=middle"],
+                                      ["embed", "x", "--format=csv"], ["nonsense"]])  # fmt: skip
+    def test_choices(self, run, argv):
+        code, out, err = run(*argv)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "choose from" in err
+
+    @pytest.mark.parametrize(
+        "url", ["x", "ftp://x", "http://", "http://x:port", "http://[::1", "http://x:99999"]
+    )
+    def test_the_address_of_a_load(self, run, url):
+        code, out, err = run("bench", url, "--seconds=1")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "http://" in err
 
 
 class TestMistakes:
@@ -420,6 +487,51 @@ class TestProcess:
         finally:
             os.close(writer)
         assert (done.returncode, done.stderr) == (141, b"")
+
+    @pytest.mark.parametrize(
+        "argv",
+        [["--help"], ["--version"], ["serve", "--help"], ["check-config"], ["check-config", "--markdown"],
+         ["models"], ["embed", "a"], ["fetch"], ["bench", "--help"]],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_an_answer_that_cannot_be_written(self, argv, tmp_path):
+        """A line and 1, and not Python's own 120; what cannot be said on standard error changes nothing."""
+        (tmp_path / "sitecustomize.py").write_text(DOORS)
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-m", "llmrs", *argv]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, env=env)
+            assert (done.returncode, done.stderr.count(b"\n")) == (1, 1), done.stderr
+            assert done.stderr.startswith(b"llmrs: error: standard output cannot be written: ")
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, timeout=60, env=env)
+            assert done.returncode == 0
+            assert done.stdout
+        done = subprocess.run(["sh", "-c", '"$@" | head -c 1', "sh", *command], timeout=60, env=env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        assert done.stderr == b""
+
+    @pytest.mark.parametrize("closed", ["0", "1", "2"])
+    def test_a_stream_that_is_closed(self, closed, tmp_path):
+        done = subprocess.run(
+            ["sh", "-c", f'exec {closed}>&-; exec "$@"', "sh", sys.executable, "-m", "llmrs", "check-config"],
+            capture_output=True, timeout=60, cwd=tmp_path,
+        )  # fmt: skip
+        if closed == "1":
+            assert done.returncode == 1
+            assert done.stderr.startswith(b"llmrs: error: standard output is closed")
+            assert done.stderr.count(b"\n") == 1
+        else:
+            assert (done.returncode, done.stderr) == (0, b"")
+            assert done.stdout.startswith(b"key ")
+
+    @pytest.mark.parametrize("stream", ["/dev/full", "-"])
+    def test_an_error_that_cannot_be_said(self, stream, tmp_path):
+        redirection = "2>&-" if stream == "-" else f"2>{stream}"
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "llmrs", "nonsense"],
+            capture_output=True, timeout=60, cwd=tmp_path,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, b"")
 
     @pytest.mark.model
     @pytest.mark.skipif(
