@@ -88,6 +88,10 @@ class InvalidRequest(ServiceError):
     code: str | None = None
 
 
+class InvalidArgument(InvalidRequest, ValueError):
+    """An argument of a call in this process is wrong; the message says what is allowed."""
+
+
 class InvalidJson(InvalidRequest):
     """The body is not a JSON object in UTF-8."""
 
@@ -312,7 +316,7 @@ class StartupError(LlmrsError):
     exit_code = 1
 
 
-class ConfigError(StartupError):
+class ConfigError(StartupError, ValueError):
     """A configuration value is wrong. The message names the key, the value and its source."""
 
     exit_code = 2

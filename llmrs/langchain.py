@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmrs.embedder import Embedder, InputType
+from llmrs.embedder import Embedder, InputType, embedder_of
 from llmrs.embeddings import Truncate
 
 try:
@@ -32,6 +32,8 @@ class LlmrsEmbeddings(Embeddings):
 
     Raises:
         ModelError: the model cannot be found, read or built.
+        ConfigError, InvalidRequest: an argument has a value that it cannot have.
+        TypeError: `embedder` is not an Embedder.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class LlmrsEmbeddings(Embeddings):
         dimensions: int | None = None,
         truncate: Truncate = "end",
     ) -> None:
-        self.embedder = embedder or Embedder(model)
+        self.embedder = embedder_of(model, embedder)
+        self.embedder.check_arguments(dimensions, truncate)
         self._settings: dict[str, Any] = {"dimensions": dimensions, "truncate": truncate}
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

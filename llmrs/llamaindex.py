@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmrs.embedder import Embedder, InputType
+from llmrs.embedder import Embedder, InputType, embedder_of
 from llmrs.embeddings import Truncate
 
 try:
@@ -38,6 +38,8 @@ class LlmrsEmbedding(BaseEmbedding):
 
     Raises:
         ModelError: the model cannot be found, read or built.
+        ValueError: an argument has a value that it cannot have; pydantic's, ConfigError or InvalidRequest.
+        TypeError: `embedder` is not an Embedder.
     """
 
     dimensions: int | None = None
@@ -54,9 +56,11 @@ class LlmrsEmbedding(BaseEmbedding):
         **settings: Any,
     ) -> None:
         settings.setdefault("embed_batch_size", BATCH_TEXTS)
-        name = (embedder.info.name or model_name) if embedder else model_name
+        own = embedder_of(model_name, embedder)
+        own.check_arguments(dimensions, truncate)
+        name = (own.info.name or model_name) if embedder is not None else model_name
         super().__init__(model_name=name, dimensions=dimensions, truncate=truncate, **settings)
-        self._embedder = embedder or Embedder(model_name)
+        self._embedder = own
 
     @classmethod
     def class_name(cls) -> str:

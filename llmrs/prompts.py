@@ -50,7 +50,9 @@ def choose_prompt(
     """
     if prompt_name is not None:
         if prompt_name not in prompts:
-            raise InvalidRequest("the model has no prompt of that name", param="prompt_name")
+            raise InvalidRequest(
+                f"the model has no prompt of that name, {_others(prompts)}", param="prompt_name"
+            )
         return prompts[prompt_name]
     if input_type is None:
         return prompts.get(default, "")
@@ -70,8 +72,11 @@ def choose_prompt(
 def check_default(prompts: Mapping[str, str], default: str | None) -> None:
     """Raise ConfigError unless a model with these prompts has the configured default, if there is one."""
     if default is not None and default not in prompts:
-        names = ", ".join(sorted(filter(None, prompts)))
         raise ConfigError(
-            f"default_prompt = {default[:100]!a}: the model has no prompt of that name, "
-            + (f"only {names[:500]}" if names else "nor any other")
+            f"default_prompt = {default[:100]!a}: the model has no prompt of that name, {_others(prompts)}"
         )
+
+
+def _others(prompts: Mapping[str, str]) -> str:
+    names = ", ".join(sorted(filter(None, prompts)))
+    return f"only {names[:500]}" if names else "nor any other"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -164,11 +164,26 @@ def _known(options: Mapping[str, Option], key: str, source: str) -> Option:
     raise ConfigError(f'unknown key "{shown}" ({source}){hint or "; llmrs check-config lists all keys"}')
 
 
+def checked(option: Option, value: Any, name: str, source: str) -> Any:
+    """The value of an option that a program gives as an object, under a name of its own.
+
+    Raises:
+        ConfigError: the option does not take it; the message says what it takes.
+    """
+    if not isinstance(value, (bool, int, float, str)):  # shown by its type: a repr may say anything
+        given = "None" if value is None else f"of type {type(value).__name__}"
+        raise ConfigError(f"{name} = {given} ({source}): expected {option.kind.expected}")
+    return _parsed(option, option.kind.check, value, name, source)
+
+
 def _setting(option: Option, value: Any, source: str, rank: Rank) -> Setting:
-    kind = option.kind
-    parse = kind.check if rank is Rank.FILE else kind.from_text
+    parse = option.kind.check if rank is Rank.FILE else option.kind.from_text
+    return Setting(_parsed(option, parse, value, option.name, source), source, rank)
+
+
+def _parsed(option: Option, parse: Callable[[Any], Any], value: Any, name: str, source: str) -> Any:
     try:
-        return Setting(parse(value), source, rank)
+        return parse(value)
     except UnfitError as error:
-        reason = str(error) or f"expected {kind.expected}"
-        raise ConfigError(f"{option.name} = {kind.show(value)} ({source}): {reason}") from None
+        reason = str(error) or f"expected {option.kind.expected}"
+        raise ConfigError(f"{name} = {option.kind.show(value)} ({source}): {reason}") from None

@@ -51,3 +51,23 @@ def test_its_own_model_width_and_truncation(folder):
         assert len(adapter.embed_query("a")) == 4
         with pytest.raises(ContextLengthExceeded):
             adapter.embed_query("a b " * 100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"dimensions": 10**6}, "dimensions must be"), ({"dimensions": "4"}, "dimensions must be"),
+        ({"truncate": "middle"}, "truncate must be one of none, start, end"),
+        ({"truncate": None}, "truncate"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_says_what_is_allowed(embedder, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        LlmrsEmbeddings(embedder=embedder, **arguments)
+
+
+def test_a_wrong_embedder_or_model():
+    with pytest.raises(TypeError, match="embedder must be an llmrs"):
+        LlmrsEmbeddings(embedder="a model")
+    with pytest.raises(ValueError, match="expected a folder or a model id"):
+        LlmrsEmbeddings(3)

@@ -67,3 +67,23 @@ def test_it_can_be_stored_and_made_again(folder):
 def test_a_setting_that_it_does_not_have(embedder):
     with pytest.raises(ValueError, match="embed_batch_size"):
         LlmrsEmbedding(embedder=embedder, embed_batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"dimensions": 10**6}, "dimensions must be"), ({"dimensions": "x"}, "dimensions must be"),
+        ({"truncate": "middle"}, "truncate must be one of none, start, end"),
+        ({"truncate": None}, "truncate"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_says_what_is_allowed(embedder, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        LlmrsEmbedding(embedder=embedder, **arguments)
+
+
+def test_a_wrong_embedder_or_model():
+    with pytest.raises(TypeError, match="embedder must be an llmrs"):
+        LlmrsEmbedding(embedder="a model")
+    with pytest.raises(ValueError, match="expected a folder or a model id"):
+        LlmrsEmbedding(3)
