@@ -36,6 +36,8 @@ class QueuedHandler(logging.Handler):
         lost: lines that could not be written.
     """
 
+    _gunicorn = False
+
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.stream = stream
@@ -104,7 +106,11 @@ def _unhurried(handler: logging.Handler) -> logging.Handler:
     """The handler that writes to the same place without holding anybody up."""
     if type(handler) is not logging.StreamHandler:
         return handler
-    return QueuedHandler(handler.stream)
+    queued = QueuedHandler(handler.stream)
+    # gunicorn's mark of its own handlers, by which it finds and replaces them on a reload. Without it, every
+    # line would be written once more after each.
+    queued._gunicorn = getattr(handler, "_gunicorn", False)
+    return queued
 
 
 def one_line(text: str) -> str:

@@ -121,4 +121,6 @@ def test_gunicorn_logs_through_it() -> None:
     cfg.set("errorlog", "-")
     logger = TextLogger(cfg)
     assert [type(handler) for handler in logger.error_log.handlers] == [QueuedHandler]
+    logger.setup(cfg)  # as gunicorn does at a reload
+    assert [type(handler) for handler in logger.error_log.handlers] == [QueuedHandler], "not every line twice"
     assert logging.getLogger("llmrs").handlers == logger.error_log.handlers
