@@ -94,4 +94,7 @@ def kernel_name() -> str:
     """The kernel variant in use, the best one unless `use_kernels` changed it."""
 
 def use_kernels(name: str) -> None:
-    """Switch to another variant of `kernel_names()`: for tests and benchmarks, not thread-safe."""
+    """Switch to another variant of `kernel_names()`: for tests and benchmarks, not thread-safe.
+
+    On x86-64 `avx512_emulated` is one, too: the algorithms of `avx512` on any CPU, only slower.
+    """

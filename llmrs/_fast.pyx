@@ -49,6 +49,7 @@ cdef extern from "_fast_kernels.hpp" namespace "llmrs" nogil:
         void (*mean)(float*, const Table&, const int32_t*, int64_t) noexcept nogil
     const Kernels* kernels
     const Kernels* available_kernels(int)
+    const Kernels* emulated_kernels()
     const Py_ssize_t kFloatText, kFloatSlack, kIntegerText
     const int kFloat32, kFloat16, kInt8, kUint8, kBinary, kUbinary
     int64_t packed_size(int64_t, int) noexcept
@@ -248,9 +249,12 @@ def kernel_name():
 
 
 def use_kernels(str name not None):
-    """Switch to another variant of `kernel_names()`, for tests and benchmarks."""
+    """Switch to another variant of `kernel_names()`, or to `avx512_emulated`: for tests and benchmarks."""
     global kernels
-    kernels = available_kernels(kernel_names().index(name))
+    if name == "avx512_emulated" and emulated_kernels() is not NULL:
+        kernels = emulated_kernels()
+    else:
+        kernels = available_kernels(kernel_names().index(name))
 
 
 cdef Py_ssize_t length_of(const Py_buffer* row, bint strings) noexcept:

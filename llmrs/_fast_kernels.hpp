@@ -101,6 +101,8 @@ LLMRS_KERNELS(baseline, , write_base64_scalar, read_base64_scalar, mean_baseline
 #if LLMRS_VARIANTS
 LLMRS_KERNELS(avx2, LLMRS_TARGET_AVX2, write_base64_avx2_body, read_base64_avx2_body, mean_avx2)
 LLMRS_KERNELS(avx512, LLMRS_TARGET_AVX512, write_base64_avx512_body, read_base64_avx512_body, mean_avx2)
+// The algorithms of AVX-512 without its instructions: for tests on CPUs that lack them, and never chosen.
+LLMRS_KERNELS(avx512_emulated, , write_base64_avx512_body, read_base64_avx512_body, mean_baseline)
 #endif
 
 // The i-th best variant that this CPU can run, null beyond the last, which is the baseline.
@@ -115,6 +117,15 @@ inline const Kernels* available_kernels(int i) {
     if (has_avx2 && i-- == 0) return &avx2;
 #endif
     return i == 0 ? &baseline : nullptr;
+}
+
+// The emulated variant, null where the compiler has no variants.
+inline const Kernels* emulated_kernels() {
+#if LLMRS_VARIANTS
+    return &avx512_emulated;
+#else
+    return nullptr;
+#endif
 }
 
 // The one in use. Changed only by tests and benchmarks.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-
 import pytest
 
 from llmrs import _fast
-
-VARIANTS = ["avx512", "avx2", "baseline"] if platform.machine() == "x86_64" else ["baseline"]
+from tests.wire.variants import EVERY_VARIANT, VARIANTS
 
 
 @pytest.fixture(params=VARIANTS)
 def kernels(request):
-    if request.param not in _fast.kernel_names():
+    if request.param not in EVERY_VARIANT:
         pytest.skip(f"this CPU or compiler has no {request.param}")
     before = _fast.kernel_name()
     _fast.use_kernels(request.param)

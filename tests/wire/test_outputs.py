@@ -16,6 +16,7 @@ from llmrs import _fast, wire
 from llmrs.errors import InvalidRequest, NonFiniteEmbedding
 from llmrs.fields import OUTPUT_DTYPES
 from tests.wire.oracles import matrix_of, packed
+from tests.wire.variants import EVERY_VARIANT
 
 DTYPES = ["float16", "int8", "uint8", "binary", "ubinary"]
 BITS = ["binary", "ubinary"]
@@ -73,7 +74,7 @@ def test_widths_that_are_no_whole_bytes_of_bits(kernels, width, dtype):
     dtype=st.sampled_from(DTYPES),
     count=st.integers(1, 5),
     width=st.integers(1, 70),
-    variant=st.sampled_from(_fast.kernel_names()),
+    variant=st.sampled_from(EVERY_VARIANT),
 )
 def test_any_numbers(data, dtype, count, width, variant):
     """Of any size, subnormal ones and zeros of both signs included."""

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from llmrs import _fast
 from tests.wire.oracles import matrix_of
+from tests.wire.variants import EVERY_VARIANT
 
 TINY = np.finfo(np.float32).tiny
 """The smallest normal float32."""
@@ -37,7 +38,7 @@ def read_on_all(row):
     """What every variant makes of one row: the numbers' bits, or None."""
     before = _fast.kernel_name()
     found = []
-    for name in _fast.kernel_names():
+    for name in EVERY_VARIANT:
         _fast.use_kernels(name)
         matrix = read(row)
         found.append(None if matrix is None else matrix.view(np.uint32)[0].tolist())
