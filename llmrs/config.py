@@ -126,6 +126,12 @@ class Config:
     model_aliases: tuple[str, ...] = option(
         (), several(text("a name", "NAME")), "more names for the model", per_model=True
     )
+    unknown_model: str = option(
+        "reject",
+        choice("reject", "default"),
+        "what a request gets that asks for a model by a name that none has: 404, or, where one model is "
+        "served, that model",
+    )
     model_path: str = option(
         "sentence-transformers/all-MiniLM-L6-v2",
         text("a folder or a model id", "MODEL"),
@@ -506,6 +512,11 @@ def _contradictory_models(
     config: Config, settings: Mapping[str, Setting], models: Sequence[Config]
 ) -> Iterator[str]:
     """What the [[models]] tables cannot mean, a line each."""
+    if config.unknown_model == "default" and len(models) > 1:
+        yield (
+            f"unknown_model = default ({config.sources['unknown_model']}) contradicts [[models]]: of several "
+            "models none answers for all names, set it to reject"
+        )
     if not models:
         return
     for key in IDENTITY:

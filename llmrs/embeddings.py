@@ -95,6 +95,7 @@ class ModelInfo:
         prompts: prefixes by name, `query` and `document` being the ones `input_type` picks. The
             empty name, where there is one, is for texts that name none.
         truncation_side: which end an over-long text loses where nobody says otherwise.
+        hub_id: its id on the Hugging Face hub, if it was named by that or lies in the hub's cache.
     """
 
     name: str | None = None
@@ -104,6 +105,7 @@ class ModelInfo:
     matryoshka: tuple[int, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
     truncation_side: Side = "end"
+    hub_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from llmrs.backends.identity import files_of
 from llmrs.config import Config
 from llmrs.embeddings import Input, ModelInfo, Prepared, Truncate
 from llmrs.models.folder import ModelFolder, read_folder
-from llmrs.models.resolve import model_name, resolve
+from llmrs.models.resolve import hub_id, model_name, resolve
 from llmrs.models.tokenize import ModelTokenizer
 from llmrs.models.tokenizer_config import read_truncation_side
 from llmrs.models.wordtable import Static
@@ -60,6 +60,7 @@ class ModelBackend(Backend):
         )
         self._info = ModelInfo(
             name=model_name(model),
+            hub_id=hub_id(model),
             dimensions=self.folder.dimensions,
             max_input_tokens=self.folder.max_tokens,
             normalized=self.folder.normalized,

@@ -30,6 +30,9 @@ DEFAULT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fa
 MAIN = "main"
 """The branch that counts where no revision is named."""
 
+SNAPSHOT = re.compile(r"/models--(?:([^/]+?)--)?([^/]+)/snapshots/[^/]+$")
+"""The folder of a model's snapshot in the hub's cache."""
+
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -89,6 +92,15 @@ def model_name(name: str) -> str:
     """The last part of a model's path or id: what the model is called."""
     local = _local(name)
     return local.name if local is not None else name.partition("@")[0].rpartition("/")[2]
+
+
+def hub_id(name: str) -> str | None:
+    """The id on the hub of a model that is named by it, or whose folder is a snapshot in the hub's cache."""
+    local = _local(name)
+    if local is None:
+        return _split(name)[0]
+    found = SNAPSHOT.search(local.as_posix())
+    return None if found is None else "/".join(filter(None, found.groups()))
 
 
 def _split(name: str) -> tuple[str, str | None]:

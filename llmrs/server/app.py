@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmrs.server")
 
+SLASHES = re.compile("//+")
+"""Several in a row are one: clients join an address that ends in a slash and a path that begins with one."""
+
 
 class Application:
     """The WSGI application with what has to be told about the process and released at its end.
@@ -88,7 +92,10 @@ class Application:
         self._tokenizing = NativeThreads(1)
         self._writing = NativeThreads(1)
         self._residents = Residents(config.model_memory)
-        self.registry = Registry([*map(self._serve, backends, () if engine else config.served)])
+        self.registry = Registry(
+            [*map(self._serve, backends, () if engine else config.served)],
+            answers_any=config.unknown_model == "default",
+        )
         self.metrics.watch(self.models)
         changed = lambda: self.metrics.show(self.models)  # noqa: E731
         self.hosting = Hosting(self.registry, config, self._serve, changed) if engine else None
@@ -112,6 +119,8 @@ class Application:
             environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
         if GONE not in environ:
             watch_stock(environ, start_response)
+        if "//" in environ["PATH_INFO"]:
+            environ["PATH_INFO"] = SLASHES.sub("/", environ["PATH_INFO"])
         self.metrics.in_flight += 1
         try:
             return self._falcon(environ, start_response)
@@ -200,8 +209,9 @@ class Application:
         app.add_route("/v1/embeddings", embeddings)
         app.add_route("/embeddings", embeddings)
         app.add_route("/embed", embed)
-        app.add_route("/v1/models", models)
-        app.add_route("/v1/models/{name:path}", models, suffix="one")
+        for listing in ("/v1/models", "/models"):
+            app.add_route(listing, models)
+            app.add_route(f"{listing}/{{name:path}}", models, suffix="one")
         if config.admin_key is not None:
             app.add_route(RELOAD, Reload(self._reloading, config.admin_key))
 

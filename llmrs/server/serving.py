@@ -137,6 +137,11 @@ class ServedModel:
         """Its name, then its aliases."""
         return (self.name, *self._aliases)
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """What the model is called where it comes from."""
+        return tuple(filter(None, (self.info.hub_id, self.info.name)))
+
     def normalizes(self, asked: bool | None) -> bool:
         """Whether vectors are scaled to length 1 for a request that asks for that, or against it, or not."""
         return self.config.normalize_embeddings if asked is None else asked

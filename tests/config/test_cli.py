@@ -126,6 +126,7 @@ class TestServe:
             "backend_url": "http://b",
             "empty_input": "reject",
             "truncate": "none",
+            "unknown_model": "default",
             "load_on": "request",
             "api_key_file": "keys",
             "worker_class": "gevent",

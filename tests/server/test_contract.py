@@ -288,7 +288,7 @@ def test_not_json(client: Client, body: bytes) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Content-Type": ""},
+        {"Content-Type": "; charset=utf-8"},
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "application/json; charset=latin-1"},
@@ -306,6 +306,37 @@ def test_content_types_that_are_not_taken(client: Client, headers: dict[str, str
 )
 def test_content_types_that_are_taken(client: Client, content_type: str) -> None:
     assert client.post(PATH, {"input": "x"}, headers={"Content-Type": content_type}).status_code == 200
+
+
+@pytest.mark.parametrize("path", [PATH, "/embeddings", "/embed"])
+def test_no_content_type_means_json(client: Client, path: str) -> None:
+    for headers in ({}, {"Content-Type": ""}, {"Content-Type": " "}):
+        body = b"\xef\xbb\xbf" + json.dumps({"inputs" if path == "/embed" else "input": "x"}).encode()
+        assert client.request("POST", path, body=body, headers=headers).status_code == 200
+        broken = client.request("POST", path, body=b"{", headers=headers)
+        assert broken.json["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("//v1/embeddings", "input"),
+        ("/v1//embeddings//", "input"),
+        ("///embed", "inputs"),
+        ("/embeddings//", "input"),
+    ],
+)
+def test_repeated_slashes_are_one(client: Client, path: str, name: str) -> None:
+    assert client.post(path, {name: "x"}).status_code == 200
+    for page in ("//livez", "//v1///models", "/models//", "//v1/models//fake-model", "/health//"):
+        assert client.get(page).status_code == 200
+    assert client.get("//nothing").status_code == 404
+
+
+def test_models_are_listed_beside_the_embeddings(client: Client) -> None:
+    for path in ("/models", "/models/fake-model"):
+        assert client.get(path).json == client.get(f"/v1{path}").json
+        assert client.request("HEAD", path).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -286,8 +286,8 @@ def test_every_route_but_the_open_ones_asks_for_a_key(closed: testing.TestClient
     "path",
     [
         "/", "/nothing", "/v1", "/v1/embeddings/x", "/openapi.json", "/docs", "/health/x", "/healthz",
-        "/HEALTH", "/health//", "//health", "/health/../v1/models", "/livez/..", "/metrics/x", "/metrics;x",
-        "/%68ealth/x", "/health%00",
+        "/HEALTH", "//health/x", "//v1//models", "/health/../v1/models", "/livez/..", "/metrics/x",
+        "/metrics;x", "/%68ealth/x", "/health%00",
     ],
 )  # fmt: skip
 def test_unknown_paths_ask_for_a_key(closed: testing.TestClient, path: str) -> None:
