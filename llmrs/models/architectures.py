@@ -107,6 +107,7 @@ class Encoder:
 
     Attributes:
         layers: in order; two may share their tensors.
+        prefixes: one of these may stand before all names.
         heads, key_heads, head_width: of the attention; several heads may share keys and values.
         hidden, intermediate, embedding: widths of the residual stream, of the feed-forward layers and
             of the embedding tables.
@@ -155,6 +156,7 @@ class Encoder:
     norm_bias: bool = True
     embedding_scale: float = 1.0
     score_scale: float | None = None
+    prefixes: tuple[str, ...] = ()
 
     @property
     def max_tokens(self) -> int:

@@ -214,3 +214,15 @@ FAMILIES: dict[str, Table] = {
     "xlm-roberta": BERT,
 }
 """By `model_type`; a `bert` with `alibi` is a JINA."""
+
+NEVER_BOTH_WAYS: Table = {"use_bidirectional_attention": only(False)}
+
+BOTH_WAYS_IN_TRANSFORMERS = ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text")
+"""Kinds of models whose `use_bidirectional_attention` transformers 5.24 obeys; of others it is ignored."""
+
+BY_TRANSFORMERS: Table = {
+    # It builds models with learned positions, and skips this key where it once meant others.
+    "position_embedding_type": only("absolute", "rope", "rotary"),
+    **each(UNSET, "quantization_config per_layer_config transformers_weights"),
+}
+"""Of a configuration that transformers reads itself: what it would skip, or fetch more for."""

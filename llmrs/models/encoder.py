@@ -25,14 +25,19 @@ def encode(
     Args:
         ids, positions, segments: see packing.Inputs.
         longest: tokens of the longest text.
+
+    Raises:
+        ModelError: a tensor is missing, of another shape, or not known.
     """
-    prefix = weights.prefix_of(f"{encoder.names.words}.weight")
+    prefix = weights.prefix_of(f"{encoder.names.words}.weight", encoder.prefixes)
     block = Block(Layers(weights, prefix), encoder)
     attention = Attention(positions, segments, encoder, block.weights, longest)
     x = block.embed(ids, positions)
     for layer in encoder.layers:
         x = block.layer(x, attention, layer)
-    return block.norm(x, encoder.names.final_norm)
+    x = block.norm(x, encoder.names.final_norm)
+    weights.check_all_known(prefix)
+    return x
 
 
 class Block:

@@ -44,7 +44,7 @@ def read_encoder(config: Settings) -> Encoder:
     check_keys(config, table_of(config), otherwise=OTHER_WAYS)
     check_code(config)
     check_classes(config)
-    encoder = FAMILIES[kind](config)
+    encoder = replace(FAMILIES[kind](config), prefixes=names.PREFIXES[kind])
     if encoder.max_tokens < 1:
         raise ModelError(f"{config.path}: {encoder.positions} positions leave no room for a token")
     return encoder

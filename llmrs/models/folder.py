@@ -147,9 +147,11 @@ def _max_tokens(folder: Path, settings: TransformerSettings, encoder: AnyEncoder
 
 
 def _prompts(sentence: Settings) -> Mapping[str, str]:
-    prompts = sentence.raw("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+    prompts = sentence.object("prompts").values
+    if not all(isinstance(text, str | None) for text in prompts.values()):
         raise ModelError(f"{sentence.path}: prompts is not an object of strings")
+    if "" in prompts:
+        raise ModelError(f"{sentence.path}: prompts has one without a name, which no request could ask for")
     prompts = {name: text or "" for name, text in prompts.items()}
     result = dict(prompts)
     document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), None)

@@ -129,9 +129,11 @@ def _finish(encoded: Encoded, batch: Batch, folder: ModelFolder, weights: list[W
             weights.append(Weights.of(step.folder))
             linear = Layers(weights[-1]).linear(x, "linear", step.inputs, step.outputs, bias=step.bias)
             x = activate(linear, step.activation)
+            weights[-1].check_all_known()
         elif isinstance(step, LayerNorm):
             weights.append(Weights.of(step.folder))
             x = Layers(weights[-1]).layer_norm(x, "norm", step.width, TORCH_EPSILON)
+            weights[-1].check_all_known()
         elif isinstance(step, Normalize):
             # The sum of squares is compared, so this is 1e-12 for the length, as in torch.
             x = ops.normalize_l2(x, ints(-1), 1e-24, "max")

@@ -92,8 +92,7 @@ POOLING: Table = {
         "pooling_mode_mean_sqrt_len_tokens pooling_mode_weightedmean_tokens pooling_mode_lasttoken",
     ),
     "include_prompt": only(True),
-    # The width is the encoder's.
-    **each(IGNORED, "embedding_dimension word_embedding_dimension"),
+    **each(READ, "embedding_dimension word_embedding_dimension"),
 }
 
 DENSE: Table = {

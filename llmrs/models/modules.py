@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from llmrs.errors import ModelError
-from llmrs.models.module_keys import DENSE, LAYER_NORM, MODULES, NORMALIZE, POOLING
+from llmrs.models.module_keys import DENSE, DROPOUT, LAYER_NORM, MODULES, NORMALIZE, POOLING
 from llmrs.models.rules import check_keys
 from llmrs.models.settings import OTHER_WAYS, Settings, read_json, read_settings
 
@@ -103,14 +103,15 @@ def read_steps(root: Path) -> tuple[Step, ...]:
         ModelError: there are others than can be computed.
     """
     path = root / "modules.json"
-    return tuple(_step(path, kind, folder) for kind, folder in list_modules(root)[1:] if kind != "Dropout")
+    steps = [_step(path, kind, folder) for kind, folder in list_modules(root)[1:]]
+    return tuple(step for step in steps if step is not None)
 
 
 def _module(path: Path, module: Settings) -> tuple[str, Path]:
     """A module's kind and its folder, which must lie inside the model's."""
     check_keys(module, MODULES)
     kind = module.text("type")
-    place = Path(module.text("path", default=""))
+    place = Path(module.text("path"))
     if place.is_absolute() or ".." in place.parts:
         raise ModelError(f"{path}: a module's path leaves the model folder")
     if not re.match(PACKAGES, kind):
@@ -118,7 +119,11 @@ def _module(path: Path, module: Settings) -> tuple[str, Path]:
     return kind.rpartition(".")[2], path.parent / place
 
 
-def _step(path: Path, kind: str, folder: Path) -> Step:
+def _step(path: Path, kind: str, folder: Path) -> Step | None:
+    """The step of a module; None for one that is for training alone."""
+    if kind == "Dropout":
+        check_keys(read_settings(folder / "config.json", optional=True), DROPOUT)
+        return None
     if kind == "Pooling":
         return read_pooling(read_settings(folder / "config.json"))
     if kind == "Dense":
@@ -136,6 +141,8 @@ def _step(path: Path, kind: str, folder: Path) -> Step:
 def read_pooling(config: Settings) -> Pooling:
     """The Pooling that a configuration describes. Raises ModelError."""
     check_keys(config, POOLING)
+    # The width is the encoder's, but the library does not load a Pooling without one.
+    config.integer("embedding_dimension", "word_embedding_dimension")
     named = config.raw("pooling_mode")
     if named is None:
         flagged = [mode for flag, mode in POOLING_FLAGS.items() if config.flag(flag, default=False)]

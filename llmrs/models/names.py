@@ -129,3 +129,21 @@ GEMMA = replace(
     feed_forward_input_norm="pre_feedforward_layernorm",
     feed_forward_branch_norm="post_feedforward_layernorm",
 )
+
+PREFIXES = {
+    "albert": ("albert.",),
+    "bert": ("bert.",),
+    "camembert": ("roberta.",),
+    "distilbert": ("distilbert.",),
+    "electra": ("electra.",),
+    "gemma3_text": ("model.",),
+    "gte": ("gte.", "new."),
+    "modernbert": ("model.",),
+    "mpnet": ("mpnet.",),
+    "new": ("gte.", "new."),
+    "nomic_bert": ("nomic_bert.", "bert."),
+    "qwen3": ("model.",),
+    "roberta": ("roberta.",),
+    "xlm-roberta": ("roberta.",),
+}
+"""What stands before all names where the file has a head, too, by `model_type`."""

@@ -23,6 +23,9 @@ SETTINGS: tuple[str, ...] = (
     "special_tokens_map.json",
     "added_tokens.json",
     INDEX,
+    # What says that the folder is not what it seems.
+    "adapter_config.json",
+    "chat_template.*",
     # The modules' own folders: 0_Transformer, 1_Pooling, 2_Dense.
     "[0-9]*/*.json",
 )

@@ -15,6 +15,8 @@ from typing import Any
 
 from llmrs.errors import ModelError
 from llmrs.models.architectures import longest_input
+from llmrs.models.code import check_code
+from llmrs.models.config_keys import BOTH_WAYS_IN_TRANSFORMERS, BY_TRANSFORMERS, NEVER_BOTH_WAYS
 from llmrs.models.exported import SKIP_PADDING
 from llmrs.models.files import FILE, has_safetensors
 from llmrs.models.module_keys import BY_LIBRARY
@@ -128,6 +130,9 @@ def _check_safe(modules: list[tuple[str, Path]], config: Settings) -> None:
             raise ModelError(f"{folder / PICKLE} is a pickle, which is never opened: convert it to {FILE}")
         _check_activation(read_settings(folder / "config.json", optional=True))
     _check_implementations(config.path, config.values)
+    check_code(config)
+    both_ways = {} if config.raw("model_type") in BOTH_WAYS_IN_TRANSFORMERS else NEVER_BOTH_WAYS
+    check_keys(config, {**BY_TRANSFORMERS, **both_ways}, others=True)
 
 
 def _check_activation(config: Settings) -> None:

@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ModelError(f"{path} is larger than {MAX_BYTES >> 20} MiB, which no such file is")
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes().decode())  # of bytes it would take UTF-16, too
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}): the model folder is incomplete"

@@ -135,4 +135,5 @@ def load_table(weights: Weights, encoder: Static) -> Table:
         mapping = found.astype(np.int32)
     if weights.shape(WEIGHTS) is not None:
         factors = weights.get(WEIGHTS, (encoder.vocabulary,)).floats()
+    weights.check_all_known()
     return Table(numbers, mapping, factors)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from llmrs.errors import ConfigError, ModelError
+from llmrs.models.heads import is_head
 from llmrs.models.opaque import Opaque
 from llmrs.models.packing import Ints
 
@@ -31,7 +32,7 @@ def load_modules(encoder: Opaque, dtype: torch.dtype, device: torch.device) -> l
     """The model's modules, on the device, the encoder's weights in `dtype`. Raises ModelError."""
     hf_logging.disable_progress_bar()  # a server's log is no terminal
     try:
-        with without_loading_threads(), noting_missing_weights() as missing:
+        with without_loading_threads(), noting_weights() as (missing, unknown):
             model = SentenceTransformer(
                 str(encoder.root),
                 device="cpu",
@@ -47,6 +48,11 @@ def load_modules(encoder: Opaque, dtype: torch.dtype, device: torch.device) -> l
         raise ModelError(f"{encoder.root}: sentence-transformers cannot load it: {why}") from error
     if missing:
         raise ModelError(f"{encoder.root}: its weights lack {missing[0]}, and {len(missing)} in all")
+    if unknown:
+        raise ModelError(
+            f"{encoder.root}: its weights have {unknown[0][:120]}, which transformers leaves out "
+            f"({len(unknown)} in all)"
+        )
     return modules
 
 
@@ -68,23 +74,28 @@ def without_loading_threads() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def noting_missing_weights() -> Iterator[list[str]]:
-    """The names of weights that transformers does not find in a file, which it fills with random numbers.
+def noting_weights() -> Iterator[tuple[list[str], list[str]]]:
+    """The names of weights that a file lacks, and of those that transformers does not use.
 
-    It says so in its log, and to who asks `from_pretrained`; sentence-transformers does not ask. Nothing else
-    changes for who calls it meanwhile. A pooler's weights are often left out, and its numbers are not used.
+    It fills what is lacking with random numbers, and says both in its log and to a caller who asks, which
+    sentence-transformers does not. Nothing else changes for other callers meanwhile. A pooler's weights are
+    often left out, and its numbers are not used; heads are often left in.
     """
     missing: list[str] = []
+    unknown: list[str] = []
     original = PreTrainedModel.from_pretrained.__func__
 
     def from_pretrained(cls: Any, *arguments: Any, **settings: Any) -> Any:
         answer = original(cls, *arguments, **{**settings, "output_loading_info": True})
         missing.extend(name for name in sorted(answer[1]["missing_keys"]) if "pooler." not in name)
+        unexpected = sorted(answer[1]["unexpected_keys"])
+        prefix = f"{cls.base_model_prefix}."
+        unknown.extend(name for name in unexpected if not is_head(name, prefix))
         return answer if settings.get("output_loading_info") else answer[0]
 
     PreTrainedModel.from_pretrained = classmethod(from_pretrained)
     try:
-        yield missing
+        yield missing, unknown
     finally:
         PreTrainedModel.from_pretrained = classmethod(original)
 

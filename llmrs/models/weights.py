@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 
 from llmrs.errors import ModelError
 from llmrs.models.files import FILE, INDEX
-from llmrs.models.settings import read_settings
+from llmrs.models.heads import unknown_tensors
+from llmrs.models.settings import OTHER_WAYS, read_settings
 
 DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 """Dtypes of tensors in NumPy's terms, which has no bfloat16: its bits stand in for it."""
@@ -53,6 +54,7 @@ class Weights:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._maps: list[mmap.mmap] = []
         self._tensors: dict[str, tuple[Path, mmap.mmap, int, dict[str, Any]]] = {}
+        self._used: set[str] = set()
         for path in paths:
             self._open(path)
         self.place = paths[0]
@@ -84,9 +86,13 @@ class Weights:
             ModelError: missing, of another shape, or of a dtype that is not floating point; `integers`
                 may be those of INTEGERS, too.
         """
-        found = self._tensors.get(name) or self._tensors.get(_tensorflow_name(name))
+        asked = name
+        if name not in self._tensors:
+            name = _tensorflow_name(name)
+        found = self._tensors.get(name)
         if found is None:
-            raise ModelError(f"{self.place}: tensor {name} is missing, the file is not the model's")
+            raise ModelError(f"{self.place}: tensor {asked} is missing, the file is not the model's")
+        self._used.add(name)
         path, mapped, start, entry = found
         if tuple(entry["shape"]) != shape:
             raise ModelError(f"{path}: tensor {name} has shape {entry['shape']}, expected {list(shape)}")
@@ -99,17 +105,41 @@ class Weights:
             return Tensor("F32", data.astype(np.float32))
         return Tensor(dtype, data)
 
-    def prefix_of(self, name: str) -> str:
-        """What stands before `name` in the files: nothing, or the like of `bert.`.
+    def prefix_of(self, name: str, prefixes: Sequence[str] = ()) -> str:
+        """What stands before `name` in the files: nothing, or one of `prefixes`.
 
         Raises:
-            ModelError: no tensor ends in that name.
+            ModelError: there is no such tensor, or more than one.
         """
-        prefixes = [full[: -len(name)] for full in self._tensors if full.endswith(name)]
-        prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
-        if not prefixes:
+        found = [prefix for prefix in ("", *prefixes) if prefix + name in self._tensors]
+        if len(found) == 1:
+            return found[0]
+        others = [full for full in self._tensors if full.endswith(f".{name}")]
+        if not found and not others:
             raise ModelError(f"{self.place}: tensor {name} is missing, the file is not the model's")
-        return min(prefixes, key=len)
+        said = " and ".join(sorted(others + [name] * ("" in found)))[:200]
+        known = ", ".join(repr(prefix) for prefix in ("", *prefixes))
+        raise ModelError(
+            f"{self.place} has {said}, so which encoder is meant is not clear; it must be one, and "
+            f"what stands before its names one of {known}"
+        )
+
+    def check_all_known(self, prefix: str = "") -> None:
+        """Check that every tensor has been asked for, or is known to be of no account.
+
+        Args:
+            prefix: what stands before the names of the encoder's tensors.
+
+        Raises:
+            ModelError: there is one that could change the vectors; names it.
+        """
+        unknown = unknown_tensors(self._tensors, self._used, prefix)
+        if unknown:
+            path = self._tensors[unknown[0]][0]
+            raise ModelError(
+                f"{path}: tensor {unknown[0][:120]} is not known and could change the vectors "
+                f"({len(unknown)} such in all); remove it if it does not, or {OTHER_WAYS}"
+            )
 
     def read_ahead(self) -> None:
         """Ask for all pages before they are needed: whoever needs one first would wait for the disk."""

@@ -69,6 +69,8 @@ def read_static(folder: Path, *, model2vec: Settings | None = None) -> Static:
     """
     weights = Weights.of(folder)
     rows, hidden = table_shape(weights)
+    if table_name(weights) == TABLES[0]:
+        _check_alone(weights)
     mapping = weights.shape(MAPPING)
     if mapping is not None and len(mapping) != 1:
         raise ModelError(f"{weights.place}: tensor {MAPPING} has {len(mapping)} axes, expected 1")
@@ -96,6 +98,13 @@ def table_shape(weights: Weights) -> tuple[int, int]:
     if len(shape) != 2 or not all(shape):
         raise ModelError(f"{weights.place}: tensor {name} has shape {list(shape)}, expected rows of numbers")
     return shape[0], shape[1]
+
+
+def _check_alone(weights: Weights) -> None:
+    """sentence-transformers reads nothing else beside its own table. Raises ModelError."""
+    for name in (TABLES[1], MAPPING, WEIGHTS):
+        if weights.shape(name) is not None:
+            raise ModelError(f"{weights.place}: tensor {name} is not read where there is {TABLES[0]}")
 
 
 def _as_model2vec(config: Settings, tokenizer: Settings, hidden: int, vocabulary: int) -> Static:

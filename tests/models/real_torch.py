@@ -293,6 +293,19 @@ def test_weights_that_are_not_there_are_not_made_up(models, tmp_path, name, reas
         LocalBackend(str(place), engine="torch")
 
 
+@pytest.mark.parametrize("name", ["linear.weight", "encoder.layer.0.output.dense.lora_A.weight"])
+def test_weights_that_would_be_left_out_are_refused(models, tmp_path, name):
+    """But for heads, which no vector depends on."""
+    made = models["layers"]
+    place = shutil.copytree(made.folder, tmp_path / "model")
+    weights = load_file(place / "model.safetensors")
+    save_file({**weights, "cls.seq.weight": torch.ones(2)}, place / "model.safetensors", {"format": "pt"})
+    LocalBackend(str(place), engine="torch", threads=1)
+    save_file({**weights, name: torch.ones(2)}, place / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"its weights have {name}, which transformers leaves out"):
+        LocalBackend(str(place), engine="torch")
+
+
 def test_devices_and_dtypes():
     cpu = torch.device("cpu")
     assert choose_device("cpu") == cpu

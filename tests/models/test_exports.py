@@ -145,7 +145,9 @@ def without_steps(folder):
     """Mean pooling alone."""
     modules = json.loads((folder / "modules.json").read_text())
     write_json(folder / "modules.json", modules[:2])
-    write_json(folder / modules[1]["path"] / "config.json", {"pooling_mode": "mean"})
+    write_json(
+        folder / modules[1]["path"] / "config.json", {"embedding_dimension": 1, "pooling_mode": "mean"}
+    )
     return folder
 
 

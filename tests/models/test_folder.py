@@ -200,10 +200,13 @@ def test_a_layer_norm_of_another_width(made):
         ({"pooling_mode": 7}, "pooling_mode"),
         ({"pooling_mode": [["mean"]]}, "pooling_mode"),
         ({"pooling_mode": "mean", "include_prompt": False}, "include_prompt"),
+        ({"pooling_mode": "mean", "word_embedding_dimension": ...}, "embedding_dimension"),
     ],
 )
 def test_unsupported_pooling(made, config, word):
-    write_json(made.folder / "1_Pooling" / "config.json", config)
+    path = made.folder / "1_Pooling" / "config.json"
+    write_json(path, {"word_embedding_dimension": HIDDEN})
+    change_json(path, **config)
     refused(made.folder, "1_Pooling", word)
 
 

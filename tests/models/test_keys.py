@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from llmrs.backends.local import LocalBackend
 from llmrs.errors import ModelError
 from llmrs.models import config_keys, families, layout
 from llmrs.models.folder import read_folder
+from llmrs.models.graph import build_graph
 from llmrs.models.rules import IGNORED, READ, UNSET, check_keys, each, only, within
 from llmrs.models.settings import Settings
 from tests.models.documented_keys import DOCUMENT, block
-from tests.models.makers import POSITIONS, change_json, make_model, make_static, write_json
+from tests.models.makers import (
+    HIDDEN,
+    POSITIONS,
+    change_json,
+    make_model,
+    make_static,
+    write_json,
+    write_safetensors,
+)
 
 SENTENCES = "config_sentence_transformers.json"
 ENGINES = ("auto", "openvino", "torch")
@@ -261,6 +272,8 @@ def test_settings_of_the_transformer_that_are(made, engine):
         (SENTENCES, {"frobnicate": 3}),
         (SENTENCES, {"model_type": "SparseEncoder"}),
         (SENTENCES, {"prompts": {"query": 3}}),
+        (SENTENCES, {"prompts": 0}),
+        (SENTENCES, {"prompts": {"": "x "}}),
         ("1_Pooling/config.json", {"frobnicate": 3}),
         ("1_Pooling/config.json", {"include_prompt": False}),
         ("2_Dense/config.json", {"frobnicate": 3}),
@@ -283,6 +296,7 @@ def test_keys_of_the_modules(tmp_path, engine, file, changes):
         ({"frobnicate": 3}, "frobnicate"),
         ({"kwargs": ["task"]}, "kwargs"),
         ({"name": "0"}, "two modules have one name"),
+        ({"path": None}, "path is missing"),
         ({"type": "sentence_transformers.sparse_encoder.models.Pooling"}, "never run"),
     ],
 )
@@ -293,9 +307,93 @@ def test_keys_of_the_list_of_modules(made, engine, changes, word):
     refused(made.folder, "modules.json: ", word, engine=engine)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_module_with_the_settings_of_another(made, engine):
+    """Even one that does nothing is not loaded so by sentence-transformers."""
+    modules = json.loads((made.folder / "modules.json").read_text())
+    dropout = {"name": "2", "path": "1_Pooling", "type": "sentence_transformers.models.Dropout"}
+    write_json(made.folder / "modules.json", [*modules, dropout])
+    refused(made.folder, "1_Pooling/config.json: ", "is not known", engine=engine)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_another_encoding_is_no_json(made, encoding):
+    (made.folder / SENTENCES).write_bytes("{}".encode(encoding))
+    refused(made.folder, SENTENCES, "is not valid JSON")
+
+
 def test_a_null_prompt_is_an_empty_one(made):
     write_json(made.folder / SENTENCES, {"prompts": {"query": None}, "default_prompt_name": "query"})
     assert read_folder(made.folder).prompts == {"query": "", "": ""}
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+def stored(made, *others, prefix=""):
+    """Write the model's tensors with that prefix, and others beside them."""
+    tensors = {prefix + name: tensor for name, tensor in made.oracle.tensors.items()}
+    more = {name: np.ones((2, 2)) for name in others}
+    write_safetensors(made.folder / "model.safetensors", {**tensors, **more})
+    return made.folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear.weight",
+        "encoder.layer.0.attention.self.query.lora_A.weight",
+        "encoder.layer.0.attention.self.query.weight_scale",
+        "encoder.layer.0.attention.self.layer_norm_q.weight",
+        "embeddings.distance_embedding.weight",
+        "base_model.model.embeddings.LayerNorm.weight",
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_a_tensor_that_is_not_known_is_refused(made, prefix, name):
+    for full in {name, prefix + name}:
+        with pytest.raises(ModelError, match=f"tensor {full} is not known") as raised:
+            build_graph(read_folder(stored(made, full, prefix=prefix)))
+        assert str(made.folder / "model.safetensors") in str(raised.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_heads_buffers_and_further_layers_are_of_no_account(made, prefix):
+    within = ("pooler.dense.weight", "embeddings.position_ids", "encoder.layer.7.output.dense.bias")
+    heads = ("cls.predictions.bias", "classifier.weight", "lm_head.dense.weight", "score.weight")
+    build_graph(read_folder(stored(made, *heads, *(prefix + name for name in within), prefix=prefix)))
+
+
+def test_several_encoders_in_one_file(made):
+    words = "embeddings.word_embeddings.weight"
+    for folder in (stored(made, words, prefix="bert."), stored(made, f"bert.{words}")):
+        with pytest.raises(ModelError, match=r"embeddings\.weight and embeddings\.word_emb.* not clear"):
+            build_graph(read_folder(folder))
+
+
+@pytest.mark.parametrize("prefix", ["roberta.", "encoder_q.", "0.auto_model.", "bert.bert."])
+def test_an_encoder_under_another_name(made, prefix):
+    with pytest.raises(ModelError, match=r"which encoder is meant is not clear.* '', 'bert\.'"):
+        build_graph(read_folder(stored(made, prefix=prefix)))
+
+
+def test_a_tensor_of_a_dense_layer_that_is_not_known(tmp_path):
+    folder = make_model(tmp_path, dense=((24, "tanh", True),)).folder
+    tensors = {"linear.weight": np.ones((24, HIDDEN)), "linear.bias": np.ones(24)}
+    write_safetensors(folder / "2_Dense/model.safetensors", {**tensors, "residual.weight": np.ones((1, 1))})
+    with pytest.raises(ModelError, match=r"2_Dense/model\.safetensors: tensor residual\.weight is not known"):
+        build_graph(read_folder(folder))
+
+
+@pytest.mark.parametrize(
+    ("others", "word"), [(("embeddings",), "embeddings"), (("weights",), "weights"), (("more",), "more")]
+)
+def test_tensors_of_a_static_model(tmp_path, others, word):
+    made = make_static(tmp_path, 8)
+    more = {name: np.ones((2, 2)) for name in others}
+    write_safetensors(made.folder / "model.safetensors", {"embedding.weight": made.table, **more})
+    with pytest.raises(ModelError, match=f"tensor {word} is not"):
+        LocalBackend(str(made.folder))
 
 
 # -- what else lies there -------------------------------------------------------------------------

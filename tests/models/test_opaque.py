@@ -61,7 +61,7 @@ def test_widths_follow_the_modules(made):
         "Dropout",
     )
     write_json(root / "2_CNN/cnn_config.json", {"out_channels": 5, "kernel_sizes": [1, 3, 5]})
-    write_json(root / "3_Pooling/config.json", {"pooling_mode": ["mean", "max"]})
+    write_json(root / "3_Pooling/config.json", {"embedding_dimension": 15, "pooling_mode": ["mean", "max"]})
     dense = {
         "out_features": 12,
         "use_residual": True,
@@ -89,7 +89,7 @@ def test_the_longest_input(made, tmp_path):
 
 def test_a_module_that_is_unknown_or_code(made):
     steps(made.folder, "Pooling", "Router")
-    write_json(made.folder / "1_Pooling/config.json", {})
+    write_json(made.folder / "1_Pooling/config.json", {"embedding_dimension": HIDDEN})
     assert "module 'Router' is not supported" in refusal(made.folder)
     write_json(made.folder / "modules.json", [{"path": "", "type": "modeling.Transformer"}])
     assert "code of its own, which is never run" in refusal(made.folder)
@@ -139,6 +139,29 @@ def test_arguments_for_the_library_are_refused(made, key):
     write_json(made.folder / "sentence_bert_config.json", {key: {"attn_implementation": "someone/kernel"}})
     assert f'{key}.attn_implementation = "someone/kernel" is not' in refusal(made.folder)
     write_json(made.folder / "sentence_bert_config.json", {key: {}})
+    assert read(made.folder).dimensions == HIDDEN
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}, "auto_map.AutoModel"),
+        ({"auto_map": {"AutoModelForCausalLM": "someone/code--modeling.Other"}}, "auto_map"),
+        ({"position_embedding_type": "alibi"}, "position_embedding_type"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ({"model_type": "qwen2", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ({"transformers_weights": "other.safetensors"}, "transformers_weights"),
+    ],
+)
+def test_what_transformers_would_leave_out_is_refused(made, changes, word):
+    change_json(made.folder / "config.json", **changes)
+    assert word in refusal(made.folder)
+
+
+def test_what_transformers_obeys_is_left_to_it(made):
+    changes = {"model_type": "gemma2", "use_bidirectional_attention": True, "frobnicate": 3}
+    change_json(made.folder / "config.json", is_causal=False, **changes)
     assert read(made.folder).dimensions == HIDDEN
 
 

@@ -22,7 +22,7 @@ from tests.processes import ROOT, Server, llmrs, packages, wait_until
 
 REFERENCES = Path(__file__).parent / "references"
 
-TESTS = 29
+TESTS = 31
 """How many there are in real_torch.py."""
 
 
