@@ -38,6 +38,7 @@ from llmrs.backends.refusals import (
 )
 from llmrs.backends.sizes import Size, Sizes
 from llmrs.backends.transport import Transport, ignored_proxy
+from llmrs.backends.vitals import health_path, is_well
 from llmrs.config import Config
 from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
@@ -113,6 +114,7 @@ class HttpBackend(Backend):
         self._transport = transport
         self._tries = tries
         self._found: Found | None = None
+        self._health_path: str | None = None
         self._searching = threading.Lock()
         self._pulse = Pulse()
         self.sizes = Sizes()
@@ -190,20 +192,19 @@ class HttpBackend(Backend):
         return _assemble(batch, parts, replies)
 
     def check(self, *, timeout: float) -> None:
-        """Return if the backend answers: the search for its protocol while unknown, then `GET /health`.
+        """Return if the backend answers: the search for its protocol while unknown, then what `vitals` asks.
 
-        Any answer below 500 will do, because not every backend has that path. Raises UpstreamError.
+        Raises UpstreamError.
         """
         deadline = time.monotonic() + timeout
         try:
             if self._found is None:
                 self._reach(deadline)
                 return
-            status = self._transport.get("/health", deadline=deadline, limit=LONGEST_VECTOR).status
+            if self._health_path is not None:
+                is_well(self._transport, self._health_path, deadline)
         except DeadlineExceeded:
             raise Unanswered("the backend did not answer a health check in time") from None
-        if status >= 500:
-            raise UpstreamError(f"the backend says that it is not healthy (HTTP {status})")
 
     def forget(self) -> None:
         """Find out anew, at the next use, what the backend is: it may have been replaced."""
@@ -220,8 +221,12 @@ class HttpBackend(Backend):
                 raise DeadlineExceeded("the backend did not answer in time")
             try:
                 if self._found is None:
-                    self._found = discover(self._transport, self._config, deadline)
-                    self.kind = self._found.protocol.name
+                    found = discover(self._transport, self._config, deadline)
+                    self.kind = found.protocol.name
+                    self._health_path = health_path(
+                        self._transport, found.protocol, found.info.name, deadline
+                    )
+                    self._found = found
             finally:
                 self._searching.release()
         return self._found

@@ -405,7 +405,7 @@ def test_a_wait_beyond_the_deadline_is_the_clients(service, backend, asked, told
 def test_any_answer_below_500_is_healthy(service, backend, status):
     service.behave = lambda connection, request: connection.answer({}, status)
     backend.check(timeout=5)
-    assert (service.requests[-1].method, service.requests[-1].path) == ("GET", "/health")
+    assert (service.requests[-1].method, service.requests[-1].path) == ("GET", "/v1/models")
 
 
 def test_health_tells_what_is_wrong_and_recovers(service, backend):
@@ -455,7 +455,7 @@ def test_first_users_together_search_once(service):
     for thread in threads:
         thread.join(10)
     assert wrong == []
-    assert sum(request.path == "/v1/models" for request in service.requests) == 1
+    assert sum(request.path == "/info" for request in service.requests) == 1
     probes = [request for request in service.posts() if request.json["input"] == ["hello"]]
     assert len(probes) == 1
 

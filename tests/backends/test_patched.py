@@ -67,7 +67,7 @@ def test_greenlets_work_side_by_side():
 
     with serve(behave) as service:
         run("together", service.url)
-        assert sum(request.path == "/v1/models" for request in service.requests) == 1
+        assert sum(request.json["input"] == ["hello"] for request in service.posts()) == 1
 
 
 def test_nobody_listens():
