@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,16 @@ def wrk(url: str, clients: int, seconds: int, bodies: Path, *, core: int | None 
     Returns requests, seconds, rps and, in seconds, mean, p50, p95, p99, min and max of the latency.
     Ends the program unless every answer was a good one: a fast error is no result.
     """
+    run = wrk_any(url, clients, seconds, bodies, core=core)
+    if run["non_2xx"] or run["socket_errors"] or not run["requests"]:
+        sys.exit(f"not every answer of {clients} clients' to {url} was good: {run}")
+    return run
+
+
+def wrk_any(
+    url: str, clients: int, seconds: int, bodies: Path, *, core: int | None = None
+) -> dict[str, float]:
+    """The same, whatever the answers are: `good` is how many vectors came a second."""
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: apt-get install wrk")
     command = f"wrk -t1 -c{clients} -d{seconds}s --timeout 30s".split()
@@ -39,7 +48,6 @@ def wrk(url: str, clients: int, seconds: int, bodies: Path, *, core: int | None 
         preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
     ).stdout  # fmt: skip
     run: dict[str, float] = json.loads(output.split("JSON ", 1)[1])
-    if run["non_2xx"] or run["socket_errors"] or not run["requests"]:
-        sys.exit(f"not every answer of {shlex.join(command)} {url} was good: {run}")
     run["rps"] = run["requests"] / run["seconds"]
+    run["good"] = (run["requests"] - run["non_2xx"]) / run["seconds"]
     return run

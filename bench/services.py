@@ -153,15 +153,16 @@ GATEWAY = {"BACKEND_TYPE": "proxy", "BACKEND_PROTOCOL": "openai", "MODEL_NAME": 
 """llmrs as a gateway; all else as it comes."""
 
 
-def gateway(folder: str, backend: str, *, core: int) -> Started:
+def gateway(folder: str, backend: str, *, core: int | None = None, **env: str) -> Started:
     """llmrs in front of an OpenAI-shaped backend."""
-    return llmrs(folder, core=core, BACKEND_URL=backend, **GATEWAY)
+    return llmrs(folder, core=core, BACKEND_URL=backend, **GATEWAY, **env)
 
 
-def null_backend(folder: str, *, core: int) -> Started:
-    """An OpenAI-shaped backend that answers at once: bench/null_backend.py."""
+def null_backend(folder: str, *, core: int | None = None, texts_per_second: float | None = None) -> Started:
+    """An OpenAI-shaped backend that answers at once, or at a pace: bench/null_backend.py."""
     port = free_port()
-    return start([sys.executable, str(HERE / "null_backend.py"), str(port)], port, folder, core=core)
+    pace = [] if texts_per_second is None else [str(texts_per_second)]
+    return start([sys.executable, str(HERE / "null_backend.py"), str(port), *pace], port, folder, core=core)
 
 
 def null_service(folder: str, *, core: int) -> Started:

@@ -11,14 +11,16 @@ The rules of this file:
 - One text is the unit. A `Group` is one request's texts; a batch takes runs of texts (`Span`)
   from several groups. Who may wait is `admission`'s to say, who is next `fairqueue`'s, and `batch`
   finds the texts that are the same.
-- Every admitted group gets exactly one answer on every path: `notify` is called once.
+- Every admitted group gets exactly one answer on every path: `notify` is called once it is there, and
+  before that when a group that had to wait at the door has been let in.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -51,7 +53,7 @@ class Collector:
             `finish(batch, vectors)` or `fail(batch, error)` is called for it.
         wake: asks for one call of `dispatch` as soon as the loop is idle. Repeated asks are fine.
         limits: asked anew for every batch, because a backend may learn its limits late.
-        queue_capacity: most requests that may wait; one more is refused.
+        queue_capacity: most requests that may be prepared and wait; one more waits at the door.
         queue_seconds: most seconds that a request may be predicted to wait.
         clock: seconds, monotonic.
     """
@@ -69,7 +71,7 @@ class Collector:
         self._wake = wake
         self._limits = limits
         self._clock = clock
-        self._admission = Admission(queue_capacity, queue_seconds)
+        self._admission = Admission(queue_capacity, queue_seconds, self._alive)
         self._queue = FairQueue(self._alive, self._admission.leave)
         self._retries: deque[list[Span]] = deque()
         self._running: set[Batch] = set()
@@ -81,8 +83,13 @@ class Collector:
 
     @property
     def waiting(self) -> int:
-        """Requests that hold a place of the queue: admitted, not all of their texts in a batch."""
-        return self._admission.requests
+        """Requests that wait at the door, or inside: let in, not all of their texts in a batch."""
+        return self._admission.requests + self._admission.at_door
+
+    @property
+    def at_door(self) -> int:
+        """Requests that wait for a place of the queue."""
+        return self._admission.at_door
 
     @property
     def running(self) -> int:
@@ -106,7 +113,7 @@ class Collector:
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that wait for a batch; an estimate for requests whose texts are being tokenized."""
+        """Tokens that wait for a batch; an estimate for requests whose texts are not tokenized yet."""
         return self._admission.tokens
 
     def admit(
@@ -118,10 +125,12 @@ class Collector:
         n_texts: int = 1,
         n_tokens: int = 1,
     ) -> Group:
-        """Give a request a place in the queue, before any work is done for it.
+        """Give a request a place in the queue, before any work is done for it, or let it wait for one.
+
+        One that is `at_door` must not be submitted before it has been let in.
 
         Args:
-            notify: called once, when the group is done.
+            notify: called when the group is done, and when it is let in.
             deadline: on the collector's clock.
             abandoned: whether its client is gone.
             n_texts, n_tokens: its size; the tokens may be an estimate.
@@ -131,8 +140,38 @@ class Collector:
         """
         limits = self._limits()
         group = Group(notify, deadline, abandoned, is_bulk(n_texts, n_tokens, limits))
-        self._admission.enter(group, n_tokens, self._clock(), limits.slots)
+        self._admission.enter(group, n_tokens, self._clock(), limits)
         return group
+
+    def try_admit(
+        self,
+        notify: Callable[[], None],
+        deadline: float,
+        abandoned: Callable[[], bool] | None = None,
+        *,
+        n_texts: int = 1,
+        n_tokens: int = 1,
+    ) -> Group | None:
+        """The same for a request that may try again: None where it would be refused."""
+        limits = self._limits()
+        group = Group(notify, deadline, abandoned, is_bulk(n_texts, n_tokens, limits))
+        return group if self._admission.tries(group, n_tokens, self._clock(), limits) else None
+
+    def close_door(self, crowded: Callable[[], bool]) -> None:
+        """Turn those away who would have to wait for a place, whenever it is crowded."""
+        self._admission.crowded = crowded
+
+    def turn_away(self, group: Group) -> None:
+        """Answer a group that has waited at the door for as long as it may."""
+        self.cancel(group, self._admission.turn_away(group, self._clock(), self._limits()))
+
+    def groups(self) -> Iterator[Group]:
+        """All that wait, at the door and inside."""
+        return chain(self._admission.door(), self._queue)
+
+    def look_after(self, group: Group) -> None:
+        """Give the place of a group back if its client is gone or its time is over."""
+        self._alive(group)
 
     def submit(self, group: Group, prepared: Sequence[Prepared], batch_cap: int = 0) -> None:
         """Queue an admitted group's texts (at least one); at most `batch_cap` share a batch, if set."""
@@ -161,11 +200,17 @@ class Collector:
 
     def refuse(self, error: Callable[[], ServiceError]) -> None:
         """Answer all that waits with an error of its own."""
+        self.refuse_at_door(error)
         for group in self._queue.clear():
             self._settle(group, error())
         while self._retries:
             for span in self._retries.popleft():
                 self._settle(span.group, error())
+
+    def refuse_at_door(self, error: Callable[[], ServiceError]) -> None:
+        """Answer all that waits at the door with an error of its own."""
+        for group in tuple(self._admission.door()):
+            self._settle(group, error())
 
     def hold(self) -> None:
         """Begin no more batches until `go_on`; those being computed end as ever."""
@@ -205,7 +250,7 @@ class Collector:
             return
         if not self._release(batch):
             return
-        self._admission.speed.measure(batch.n_tokens, self._clock() - batch.started_at)
+        self._admission.speed.measure(batch.n_tokens, len(batch), self._clock() - batch.started_at)
         try:
             if self._queue.efficient_batch_waits(self._limits(), self._clock()):
                 self.dispatch()

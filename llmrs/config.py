@@ -206,12 +206,15 @@ class Config:
         per_model=True,
     )
     queue_capacity: int = option(
-        100, integer(1, 1_000_000), "most requests waiting; more are answered 429", per_model=True
+        100,
+        integer(1, 1_000_000),
+        "most requests that are tokenized and wait for a batch; more wait at the door",
+        per_model=True,
     )
     queue_seconds: float = option(
         30.0,
         seconds(0.001, 86400),
-        "most seconds a request may be predicted to wait; where it is more, the answer is 429 at once",
+        "most seconds a request may be predicted to wait, or wait at the door; else the answer is 429",
         per_model=True,
     )
 

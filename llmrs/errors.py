@@ -203,6 +203,8 @@ class QueueFull(RetryableError):
     type = "rate_limit_error"
     code = "queue_full"
     rejection: str | None = "queue_full"
+    closes = False
+    """Whether the client's connection is needed for others."""
 
 
 class WaitTooLong(QueueFull):

@@ -34,7 +34,8 @@ class Group:
 
     Attributes:
         bulk: whether it needs several batches; an estimate before its texts are prepared.
-        waiting: whether it holds a place of the queue: admitted, not all of its texts in a batch.
+        at_door: whether it waits for a place of the queue.
+        waiting: whether it holds one: let in, not all of its texts in a batch.
         backlog: its tokens that are in no batch yet.
         batch_texts: texts of the largest batch so far that some of its vectors came from.
         call_headers: header lines for a backend that computes for this request alone.
@@ -46,9 +47,9 @@ class Group:
     """
 
     __slots__ = (
-        "abandoned", "backlog", "batch_cap", "batch_texts", "bulk", "call_headers", "deadline", "done",
-        "error", "finished_at", "matrix", "n_tokens", "next", "notify", "prepared", "queued_at", "remaining",
-        "started_at", "waiting",
+        "abandoned", "at_door", "backlog", "batch_cap", "batch_texts", "bulk", "call_headers", "deadline",
+        "done", "error", "finished_at", "matrix", "n_tokens", "next", "notify", "prepared", "queued_at",
+        "remaining", "started_at", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Group:
         self.error: ServiceError | None = None
         self.done = False
         self.waiting = False
+        self.at_door = False
         self.backlog = 0
         self.next = 0  # the first text that is in no batch yet
         self.remaining = 0  # texts without a vector

@@ -43,7 +43,8 @@ ROOMS: dict[str, set[str]] = {
     # The service.
     "fairqueue": GROUND,
     "batch": GROUND | {"fairqueue"},
-    "admission": GROUND | {"fairqueue"},
+    "speed": GROUND,
+    "admission": GROUND | {"fairqueue", "speed"},
     "prompts": GROUND,
     "truncation": GROUND,
     "chunks": GROUND,

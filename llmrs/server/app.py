@@ -47,7 +47,7 @@ from llmrs.server.metrics import Metrics
 from llmrs.server.native import NativeThreads
 from llmrs.server.notices import Notices
 from llmrs.server.opening import open_here, open_usable
-from llmrs.server.presence import GONE, watch_stock
+from llmrs.server.presence import watch_stock
 from llmrs.server.processes import room
 from llmrs.server.quotas import Limited, Posted, Quotas
 from llmrs.server.registry import Registry
@@ -114,11 +114,8 @@ class Application:
         self._falcon = self._routes(config, keys)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        # gunicorn's start_response is a method of its response, which can be told to close.
         if CLOSE not in environ:
-            environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
-        if GONE not in environ:
-            watch_stock(environ, start_response)
+            self._complete(environ, start_response)
         if "//" in environ["PATH_INFO"]:
             environ["PATH_INFO"] = SLASHES.sub("/", environ["PATH_INFO"])
         self.metrics.in_flight += 1
@@ -127,6 +124,14 @@ class Application:
         finally:
             self.metrics.in_flight -= 1
             release(environ)
+
+    def _complete(self, environ: dict[str, Any], start_response: Any) -> None:
+        """Add to the environ of gunicorn's own worker what that of ours has."""
+        # Its start_response is a method of its response, which can be told to close.
+        close = environ[CLOSE] = getattr(getattr(start_response, "__self__", None), "force_close", None)
+        if close is not None and self.metrics.is_full():
+            close()  # it keeps idle connections as long as ever, however many wait for one
+        watch_stock(environ, start_response)
 
     @property
     def models(self) -> Sequence[ServedModel]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 UNTRACED = OPEN_PATHS | {"/metrics"}
 """Asked all day by machines: spans of them would bury the others."""
 
+MIN_SPAN = 0.001
+"""Seconds at the door that are worth a span of their own. Most requests spend microseconds there."""
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -134,9 +137,11 @@ def _stages(context: Any) -> Iterator[tuple[str, float, float]]:
     answer: Answer | None = context.answer
     if answer is not None:
         at = answer.began
+        if answer.door_seconds >= MIN_SPAN:
+            yield "door", at - answer.door_seconds, answer.door_seconds
         for name, seconds in (
             ("tokenize", answer.tokenize_seconds),
-            ("queue", answer.queue_seconds),
+            ("queue", answer.queue_seconds - answer.door_seconds),
             ("inference", answer.inference_seconds),
         ):
             yield name, at, seconds

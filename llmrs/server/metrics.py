@@ -15,6 +15,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Literal, Protocol
 
 import gevent
@@ -25,6 +26,7 @@ from llmrs.batch import Batch
 from llmrs.collector import DROPS, Collector
 from llmrs.embeddings import Vectors
 from llmrs.errors import ServiceError
+from llmrs.server.porch import Porch
 from llmrs.server.series import Answered, Family, Histogram
 from llmrs.server.tei_metrics import TeiMetrics
 
@@ -33,6 +35,9 @@ log = logging.getLogger("llmrs.server")
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+FULL_SHARE = 0.9
+"""Share of the connections beyond which there are hardly any left."""
 
 LONG_LAG = 1.0
 """Seconds of lag that are worth a line in the log."""
@@ -71,6 +76,8 @@ class Metrics:
         connections: tells how many client connections are open; None where that is not known.
         refused: tells how many answers, by status, went to what was no acceptable request.
         ready: tells whether the process takes requests.
+        connection_limit: tells how many connections there may be.
+        porch: where requests wait that are going to be refused.
         payload_bytes: tells how many bytes the bodies of requests take.
         lost_log_lines: tells how many lines could not be written.
     """
@@ -88,10 +95,20 @@ class Metrics:
         self.watched: Sequence[Watched] = ()
         self.in_flight = 0
         self.connections: Callable[[], int] | None = None
+        self.connection_limit: Callable[[], float] = lambda: inf
+        self.porch = Porch()
         self.refused: Callable[[], Mapping[int, int]] = dict
         self.ready: Callable[[], bool] = lambda: False
         self.payload_bytes: Callable[[], int] = lambda: 0
         self.lost_log_lines: Callable[[], int] = lambda: 0
+
+    def crowding(self) -> float:
+        """The share of the connections that have a request in progress."""
+        return self.in_flight / self.connection_limit()
+
+    def is_full(self) -> bool:
+        """Whether hardly any more connections can be taken, idle ones included."""
+        return self.connections is not None and self.connections() >= FULL_SHARE * self.connection_limit()
 
     def model(self, name: str) -> ModelMetrics:
         """The metrics of a model by the name it is served under."""
@@ -232,7 +249,11 @@ class Metrics:
 
 
 STATES: dict[str, tuple[str, Callable[[Watched], float]]] = {
-    "waiting_requests": ("Requests in the queue.", lambda model: model.collector.waiting),
+    "waiting_requests": ("Requests at the door and in the queue.", lambda model: model.collector.waiting),
+    "requests_at_door": (
+        "Requests that wait for a place of the queue.",
+        lambda model: model.collector.at_door,
+    ),
     "waiting_texts": ("Texts in the queue.", lambda model: model.collector.waiting_texts),
     "running_batches": ("Batches being computed.", lambda model: model.running_batches),
     "model_loaded": ("1 while the model is in memory.", lambda model: float(model.state == "loaded")),
@@ -266,7 +287,7 @@ COUNTERS = {
     "computed_cells": "Places for tokens that a local engine computed, padding included.",
 }
 HISTOGRAMS = {
-    "queue_seconds": ("From tokenized to the start of the first batch.", SECONDS),
+    "queue_seconds": ("At the door, and from tokenized to the start of the first batch.", SECONDS),
     "tokenize_seconds": ("Tokenizing a request.", SECONDS),
     "inference_seconds": ("From the start of the first batch to the end of the last.", SECONDS),
     "encode_seconds": ("Writing the vectors of a request as a body.", SECONDS),

@@ -20,6 +20,7 @@ from gunicorn.sock import UnixSocket
 from llmrs.backends import check_type
 from llmrs.config import Config
 from llmrs.errors import ConfigError, ModelError
+from llmrs.server.connections import backlog, count_connections
 from llmrs.server.fetching import fetch_model
 from llmrs.server.listening import check_address
 from llmrs.server.processes import room
@@ -150,7 +151,9 @@ def _worker_ready(worker: Any, manager: ServiceManager) -> None:
     """The model is loaded: say so, with a line that can be pasted into a shell."""
     app = worker.wsgi
     app.draining = lambda: not worker.alive and not room.is_needed()
-    app.metrics.connections = getattr(worker, "connections", None)  # gunicorn's own worker has none
+    app.metrics.connections = getattr(worker, "connections", None) or count_connections(worker)
+    app.metrics.connection_limit = lambda: getattr(worker, "usable", worker.worker_connections)
+    app.metrics.porch.needed = lambda: backlog(worker.sockets) if app.metrics.is_full() else 0
     app.metrics.refused = getattr(worker, "refused", dict)
     if room.role == "engine":
         return

@@ -13,8 +13,8 @@ import falcon
 
 from llmrs import wire
 from llmrs.config import Config
-from llmrs.errors import InvalidRequest, NotReady, ServiceError
-from llmrs.server.body import read_json_body
+from llmrs.errors import InvalidRequest, NotReady, QueueFull, ServiceError
+from llmrs.server.body import close_connection, read_json_body
 from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
@@ -74,7 +74,12 @@ class _EmbeddingRoute:
             told = call_headers(req.context.request_id, req.context.trace)
         unit = model.normalizes(request.normalize) or model.info.normalized
         check_output(request, model.info.dimensions, unit)
-        answer = req.context.answer = model.embed(request, deadline, req.env.get(GONE), told)
+        try:
+            answer = req.context.answer = model.embed(request, deadline, req.env.get(GONE), told)
+        except QueueFull as refusal:
+            if refusal.closes:
+                close_connection(req.env)
+            raise
         if request.output_dtype != "float32":
             check_output(request, answer.matrix.shape[1], unit)
             resp.set_header("x-output-dtype", request.output_dtype)

@@ -34,6 +34,7 @@ from llmrs.errors import (
 )
 from llmrs.fairqueue import Group
 from llmrs.prompts import check_default, choose_prompt
+from llmrs.server.door import DRAIN_SHARE, Door
 from llmrs.server.health import health_of
 from llmrs.server.longtexts import CutsLog
 from llmrs.server.metrics import Metrics, ModelMetrics
@@ -59,7 +60,8 @@ class Answer(NamedTuple):
 
     `matrix` is float32 [inputs, width of the model], not cut and not normalized yet; times are in
     seconds; `batch_texts` is how many texts the largest batch had that it had a share in, and
-    `began` the reading of time.monotonic() when it began to be tokenized.
+    `began` the reading of time.monotonic() when it began to be tokenized; the `door_seconds` before that
+    are part of `queue_seconds`.
     """
 
     matrix: Matrix
@@ -71,6 +73,7 @@ class Answer(NamedTuple):
     inference_seconds: float
     batch_texts: int
     began: float
+    door_seconds: float
 
 
 class ServedModel:
@@ -122,6 +125,14 @@ class ServedModel:
             lambda: backend.limits,
             config.queue_capacity,
             config.queue_seconds,
+        )
+        self.door = Door(
+            self.collector,
+            config.queue_seconds,
+            DRAIN_SHARE * config.graceful_timeout,
+            draining,
+            metrics.crowding,
+            metrics.porch,
         )
         self.watchdog = Watchdog(backend, self.collector, config.hang_timeout)
         self._residents = residents
@@ -209,12 +220,14 @@ class ServedModel:
             raise NotReady(self.watchdog.reason, retry_after=GRACE_SECONDS)
         inputs = self._translate_ids(request.inputs)
         done = Event()
-        group = self.collector.admit(
-            done.set, deadline, abandoned, n_texts=len(inputs), n_tokens=_estimate(inputs)
-        )
-        group.call_headers = call_headers
+        arrived = time.monotonic()
         self.requests += 1
+        group: Group | None = None
         try:
+            group = self.door.enter(
+                done, deadline, abandoned, n_texts=len(inputs), n_tokens=_estimate(inputs)
+            )
+            group.call_headers = call_headers
             began = time.monotonic()
             truncate = self._truncation(request)
             prepared = self._prepare(inputs, request, truncate, group)
@@ -228,7 +241,8 @@ class ServedModel:
                 matrix = self._gather(matrix, prepared, request)
         finally:
             self.requests -= 1
-            self.collector.cancel(group)
+            if group is not None:
+                self.collector.cancel(group)
         self.check_dimensions(request.dimensions, matrix.shape[1])
         answer = Answer(
             matrix,
@@ -236,10 +250,11 @@ class ServedModel:
             sum(text.truncated for text in prepared),
             0 if texts is prepared else sum(bool(text.chunks) for text in prepared),
             prepared_at - began,
-            group.started_at - group.queued_at,
+            began - arrived + group.started_at - group.queued_at,
             group.finished_at - group.started_at,
             group.batch_texts,
             began,
+            began - arrived,
         )
         self.metrics.count_answer(answer)
         if answer.truncated:

@@ -55,6 +55,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     Attributes:
         timeouts: of every connection; the one for idle ones is gunicorn's `keepalive`.
+        usable: how many connections there may be.
         sweep_seconds: how often connections are asked whether their time is over, and so how late
             that may be noticed.
     """
@@ -67,6 +68,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._channels: set[Channel] = set()
         self._woken: Event | None = None
+        self.usable: int = self.worker_connections
         self._keeps = self.cfg.keepalive > 0  # settings are looked up slowly
         self._schemes = {
             f"HTTP_{name.upper().replace('-', '_')}": value
@@ -103,7 +105,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._woken = Event()
-        pool = Pool(usable_connections(self.worker_connections))
+        self.usable = usable_connections(self.worker_connections)
+        pool = Pool(self.usable)
         servers = [self._listen(listener, pool) for listener in self.sockets]
         while self.alive:
             self.notify()

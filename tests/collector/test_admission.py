@@ -5,23 +5,32 @@ from __future__ import annotations
 import pytest
 
 from llmrs.admission import JITTER, LONGEST_TURN, Admission
+from llmrs.embeddings import Limits
 from llmrs.errors import QueueFull, WaitTooLong
 from llmrs.fairqueue import Group
 
 FOR_EVER = 1e9
+LIMITS = Limits(batch_size=1, batch_tokens=1000, slots=1)
 
 
 class Door:
-    """An admission whose engine does 100 tokens a second, and whose dice always show `chance`."""
+    """An admission whose engine does 100 tokens a second, and whose dice always show `chance`.
 
-    def __init__(self, capacity: int = 100, seconds: float = FOR_EVER, chance: float = 0.0) -> None:
-        self.admission = Admission(capacity, seconds, lambda: chance)
-        self.admission.speed.measure(100, 1.0)
+    Nobody may wait at its door unless `is_open`.
+    """
+
+    def __init__(
+        self, capacity: int = 100, seconds: float = FOR_EVER, chance: float = 0.0, *, is_open: bool = False
+    ) -> None:
+        self.admission = Admission(capacity, seconds, chance=lambda: chance)
+        self.admission.speed.measure(100, 1, 1.0)
+        self.admission.crowded = lambda: not is_open
         self.now = 1000.0
+        self.let_in: list[Group] = []
 
     def enter(self, n_tokens: int, *, bulk: bool = False, deadline: float = FOR_EVER) -> Group:
-        group = Group(lambda: None, deadline, None, bulk)
-        self.admission.enter(group, n_tokens, self.now, 1)
+        group = Group(lambda: self.let_in.append(group), deadline, None, bulk)
+        self.admission.enter(group, n_tokens, self.now, LIMITS)
         return group
 
     def refused(self, n_tokens: int, *, bulk: bool = False, deadline: float = FOR_EVER) -> float:
@@ -101,19 +110,20 @@ def test_turns_are_bounded_and_scattered() -> None:
 
 
 def test_before_anything_is_measured_only_places_count() -> None:
-    admission = Admission(2, 0.001, lambda: 0.0)
+    admission = Admission(2, 0.001, chance=lambda: 0.0)
+    admission.crowded = lambda: True
     for _ in range(2):
-        admission.enter(Group(lambda: None, FOR_EVER, None), 10**9, 0.0, 1)
+        admission.enter(Group(lambda: None, FOR_EVER, None), 10**9, 0.0, LIMITS)
     with pytest.raises(QueueFull) as refusal:
-        admission.enter(Group(lambda: None, FOR_EVER, None), 1, 0.0, 1)
+        admission.enter(Group(lambda: None, FOR_EVER, None), 1, 0.0, LIMITS)
     assert refusal.value.headers == {"Retry-After": "1", "retry-after-ms": "1000"}
 
 
 def test_single_texts_before_a_flood_do_not_make_the_engine_look_slow() -> None:
     door = Door()
     for _ in range(50):
-        door.admission.speed.measure(10, 0.5)  # a text alone: 20 tokens a second
-    door.admission.speed.measure(3000, 30.0)  # the first full batch
+        door.admission.speed.measure(10, 1, 0.5)  # a text alone: 20 tokens a second
+    door.admission.speed.measure(3000, 32, 30.0)  # the first full batch
     assert door.admission.speed.seconds_per_token == pytest.approx(0.01, rel=0.15)
 
 
@@ -121,7 +131,121 @@ def test_texts_without_tokens_do_not_stop_the_clock() -> None:
     """A static model's may have none. Their batches take time, and say nothing of how long a token takes."""
     door = Door()
     for _ in range(1000):
-        door.admission.speed.measure(0, 1e-5)
+        door.admission.speed.measure(0, 1, 1e-5)
     assert door.admission.speed.seconds_per_token == pytest.approx(1e-5, rel=0.01)
     door.enter(400, deadline=door.now + 1)
     door.enter(400, deadline=door.now + 1)
+
+
+def test_beyond_the_places_requests_wait_at_the_door_first_come_first() -> None:
+    door = Door(capacity=2, is_open=True)
+    inside = [door.enter(10) for _ in range(2)]
+    outside = [door.enter(10) for _ in range(5)]
+    assert (door.admission.requests, door.admission.at_door, door.admission.tokens) == (2, 5, 70)
+    assert all(group.at_door and not group.waiting for group in outside)
+    for number, group in enumerate([*inside, *outside]):
+        door.admission.leave(group)
+        assert door.let_in == outside[: number + 1]
+    assert (door.admission.requests, door.admission.at_door, door.admission.tokens) == (0, 0, 0)
+
+
+def test_interactive_requests_are_let_in_before_bulk_ones() -> None:
+    door = Door(capacity=4, is_open=True)
+    bulk_inside = [door.enter(10, bulk=True) for _ in range(3)]
+    inside = door.enter(10)
+    bulk = door.enter(10, bulk=True)
+    query = door.enter(10)
+    door.admission.leave(bulk_inside[0])
+    assert door.let_in == [query]
+    door.admission.leave(inside)
+    assert door.let_in == [query, bulk]
+
+
+def test_bulk_requests_at_the_door_keep_out_of_the_places_of_others() -> None:
+    door = Door(capacity=4, is_open=True)
+    for _ in range(3):
+        door.enter(10, bulk=True)
+    assert door.enter(10, bulk=True).at_door
+    query = door.enter(10)
+    assert query.waiting
+    door.admission.leave(query)
+    assert not door.let_in
+
+
+def test_queries_without_end_do_not_starve_bulk_work_at_the_door() -> None:
+    door = Door(capacity=2, is_open=True)
+    inside = [door.enter(10) for _ in range(2)]
+    bulk = door.enter(10, bulk=True)
+    queries = [door.enter(10) for _ in range(3)]
+    door.admission.leave(inside[0])
+    assert door.let_in == [bulk], "the queue had none of its kind"
+    door.admission.leave(inside[1])
+    assert door.let_in == [bulk, queries[0]]
+
+
+def test_what_waits_at_the_door_counts_for_those_behind_it() -> None:
+    door = Door(capacity=1, seconds=5, is_open=True)
+    for _ in range(3):
+        door.enter(200)
+    with pytest.raises(WaitTooLong):
+        door.enter(10)
+    assert door.admission.at_door == 2
+
+
+def test_nobody_more_waits_at_a_crowded_door() -> None:
+    door = Door(capacity=1, is_open=True)
+    door.enter(10)
+    door.enter(10)
+    door.admission.crowded = lambda: True
+    with pytest.raises(QueueFull, match="2 requests are waiting"):
+        door.enter(10)
+
+
+def test_who_leaves_the_door_is_passed_over() -> None:
+    gone: set[Group] = set()
+    door = Door(capacity=1, is_open=True)
+
+    def alive(group: Group) -> bool:
+        if group in gone:
+            door.admission.leave(group)
+        return group not in gone
+
+    door.admission._alive = alive
+    inside = door.enter(10)
+    outside = [door.enter(10) for _ in range(2000)]
+    door.admission.leave(outside[0])
+    gone |= set(outside[1:-1])
+    assert door.admission.at_door == 1999
+    door.admission.leave(inside)
+    assert door.let_in == [outside[-1]]
+    assert (door.admission.requests, door.admission.at_door, door.admission.tokens) == (1, 0, 10)
+
+
+def test_a_request_that_waited_too_long_at_the_door_gets_a_turn_behind_what_is_in_front() -> None:
+    door = Door(capacity=1, is_open=True)
+    door.enter(100)
+    late = door.enter(50)
+    refusal = door.admission.turn_away(late, door.now, LIMITS)
+    assert refusal.retry_after == pytest.approx(1.5)
+
+
+def test_texts_that_came_alone_do_not_make_a_flood_look_slow() -> None:
+    """A call over a network takes 0.2 s whether with one text or 32: 1,000 texts do not take 200 s."""
+    limits = Limits(batch_size=32, batch_tokens=16384, slots=4)
+    admission = Admission(100, 30, chance=lambda: 0.0)
+    for _ in range(50):
+        admission.speed.measure(10, 1, 0.2)
+    for _ in range(1000):
+        admission.enter(Group(lambda: None, FOR_EVER, None), 10, 0.0, limits)
+    assert admission.wait(False, limits) == pytest.approx(1000 / 32 / 4 * 0.2)
+    for _ in range(20):
+        admission.speed.measure(320, 32, 0.4)
+    assert admission.wait(False, limits) == pytest.approx(1000 / 32 / 4 * 0.4, rel=0.2), "which is known soon"
+
+
+def test_long_texts_take_as_long_together_as_alone() -> None:
+    limits = Limits(batch_size=32, batch_tokens=16384, slots=1, efficient_tokens=1000)
+    admission = Admission(100, 30, chance=lambda: 0.0)
+    admission.speed.measure(2000, 4, 2.0)
+    admission.enter(Group(lambda: None, FOR_EVER, None), 10_000, 0.0, limits)
+    assert admission.wait(False, limits) == pytest.approx(10)

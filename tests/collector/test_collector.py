@@ -287,6 +287,7 @@ def test_a_request_may_ask_for_smaller_batches() -> None:
 
 def test_one_request_more_than_the_capacity_is_refused_with_a_wait() -> None:
     bench = Bench(capacity=2, batch_size=1)
+    bench.collector.close_door(lambda: True)
     bench.submit("a", 1)
     bench.submit("b", 2)
     with pytest.raises(QueueFull) as refusal:
@@ -298,6 +299,7 @@ def test_one_request_more_than_the_capacity_is_refused_with_a_wait() -> None:
 
 def test_the_wait_is_the_backlog_at_the_measured_speed() -> None:
     bench = Bench(capacity=2, batch_size=10)
+    bench.collector.close_door(lambda: True)
     bench.submit("a", *range(10))
     bench.collector.dispatch()
     bench.now += 5.0  # half a second a text
@@ -333,11 +335,69 @@ def test_a_request_larger_than_the_queue_is_served() -> None:
 
 def test_a_request_admitted_but_not_submitted_holds_its_place() -> None:
     bench = Bench(capacity=1)
+    bench.collector.close_door(lambda: True)
     group = bench.collector.admit(lambda: None, 1e9)
     with pytest.raises(QueueFull):
         bench.submit("b", 1)
     bench.collector.cancel(group)
     bench.submit("b", 1)
+
+
+def test_one_request_more_than_the_capacity_waits_at_the_door() -> None:
+    bench = Bench(capacity=2, batch_size=1)
+    told: list[str] = []
+    a, b = bench.submit("a", 1), bench.submit("b", 2)
+    c = bench.collector.admit(lambda: told.append("c"), 1e9)
+    assert (c.at_door, bench.collector.at_door, bench.collector.waiting) == (True, 1, 3)
+    assert list(bench.collector.groups()) == [c, a, b]
+    bench.collector.dispatch()  # a leaves the queue
+    assert (c.at_door, told, bench.collector.waiting) == (False, ["c"], 2)
+    bench.collector.submit(c, [Prepared(3, 5)])
+    for text in (1, 2, 3):
+        assert bench.finish() == [text]
+        bench.collector.dispatch()
+    assert rows(c) == [3]
+    assert told == ["c", "c"]
+    assert bench.collector.waiting == 0
+
+
+def test_who_leaves_gives_the_place_to_one_at_the_door() -> None:
+    """70 clients left, 70 came."""
+    bench = Bench(capacity=100, batch_size=4)
+    bench.submit("running", 1000)
+    bench.collector.dispatch()
+    left: set[int] = set()
+    stay = [bench.submit(f"{i}", i, abandoned=lambda i=i: i in left) for i in range(100)]
+    left |= set(range(70))
+    new = [bench.collector.admit(lambda: None, 1e9) for _ in range(70)]
+    assert bench.collector.at_door == 70
+    bench.now += 1.0
+    for group in tuple(bench.collector.groups()):
+        bench.collector.look_after(group)
+    assert (bench.collector.at_door, bench.collector.waiting) == (0, 100)
+    assert [isinstance(group.error, ClientGone) for group in stay] == [True] * 70 + [False] * 30
+    assert all(group.waiting for group in new)
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "refuse_at_door"])
+def test_an_end_answers_those_at_the_door(end: str) -> None:
+    bench = Bench(capacity=1)
+    bench.submit("a", 1)
+    groups = [bench.collector.admit(lambda: None, 1e9) for _ in range(3)]
+    getattr(bench.collector, end)(lambda: NotReady("the end"))
+    assert [type(group.error) for group in groups] == [NotReady] * 3
+    assert bench.collector.at_door == 0
+
+
+def test_a_group_at_the_door_can_be_turned_away_or_given_up() -> None:
+    bench = Bench(capacity=1)
+    bench.submit("a", 1)
+    late, given_up = (bench.collector.admit(lambda: None, 1e9) for _ in range(2))
+    bench.collector.turn_away(late)
+    assert isinstance(late.error, QueueFull)
+    bench.collector.cancel(given_up)
+    assert isinstance(given_up.error, ClientGone)
+    assert bench.collector.waiting == 1
 
 
 def test_an_expired_request_is_answered_and_not_computed() -> None:

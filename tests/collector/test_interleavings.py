@@ -24,9 +24,12 @@ class Request:
     def __init__(self, texts: list[int], deadline: float) -> None:
         self.texts = texts
         self.deadline = deadline
+        self.prepared = [Prepared(text, text * 7 % 30 + 1) for text in texts]
         self.gone = False
         self.answers = 0
         self.group: Group | None = None
+        self.was_at_door = False
+        self.let_in = 0
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -53,6 +56,7 @@ class Interleavings(RuleBasedStateMachine):
     ) -> None:
         self.limits = Limits(batch_size, batch_tokens, slots, spread=spread)
         self.capacity = capacity
+        self.patience = patience
         self.repeats = repeats
         self.now = 0.0
         self.running: list[Batch] = []
@@ -82,7 +86,12 @@ class Interleavings(RuleBasedStateMachine):
         request = Request(list(texts), self.now + patience)
 
         def notify() -> None:
-            request.answers += 1
+            group = request.group
+            if group is not None and not group.done:
+                request.let_in += 1
+                self.collector.submit(group, request.prepared, cap)
+            else:
+                request.answers += 1
 
         try:
             group = self.collector.admit(
@@ -90,11 +99,14 @@ class Interleavings(RuleBasedStateMachine):
             )
         except QueueFull:
             assert self.collector.waiting, "an idle server refuses nobody"
+            assert self.patience < 1.0 or patience < 1e9, "only a long wait is refused"
             return
         self.next_text += n
         request.group = group
         self.requests.append(request)
-        self.collector.submit(group, [Prepared(text, text * 7 % 30 + 1) for text in request.texts], cap)
+        request.was_at_door = group.at_door
+        if not group.at_door:
+            self.collector.submit(group, request.prepared, cap)
 
     @rule()
     def idle(self) -> None:
@@ -147,6 +159,7 @@ class Interleavings(RuleBasedStateMachine):
             group = request.group
             assert group is not None
             assert request.answers == int(group.done)
+            assert request.let_in <= int(request.was_at_door)
             if group.done and group.error is None:
                 assert group.matrix is not None
                 assert group.matrix.tolist() == [[text, text + 0.5] for text in request.texts]
@@ -162,10 +175,22 @@ class Interleavings(RuleBasedStateMachine):
         if not hasattr(self, "running"):
             return
         assert len(self.running) == self.collector.running <= self.limits.slots
-        assert 0 <= self.collector.waiting <= self.capacity
-        waiting = [r.group for r in self.requests if r.group is not None and r.group.waiting]
-        assert self.collector.waiting == len(waiting)
-        assert self.collector.waiting_tokens == sum(sum(group.n_tokens[group.next :]) for group in waiting)
+        groups = [r.group for r in self.requests if r.group is not None]
+        waiting = [group for group in groups if group.waiting]
+        at_door = [group for group in groups if group.at_door]
+        assert not any(group.waiting or group.done for group in at_door)
+        assert len(waiting) <= self.capacity
+        assert (self.collector.at_door, self.collector.waiting) == (len(at_door), len(waiting) + len(at_door))
+        assert self.collector.waiting_tokens == sum(
+            sum(group.n_tokens[group.next :]) if group.prepared else group.backlog
+            for group in (*waiting, *at_door)
+        )
+        places = self.capacity - self.capacity // 4
+        bulk = sum(group.bulk for group in waiting)
+        for group in at_door:
+            assert len(waiting) == self.capacity or (group.bulk and bulk >= places), (
+                "nobody waits for nothing"
+            )
         for batch in self.running:
             texts = batch.prepared
             assert 1 <= len(texts) <= self.limits.batch_size

@@ -124,12 +124,12 @@ def test_openai_python_async_in_parallel(server: Server, expected: np.ndarray) -
     assert_same(np.concatenate([rows(answer) for answer in answers]), np.tile(expected, (10, 1)))
 
 
-def test_openai_python_retries_until_there_is_room() -> None:
-    """With one place in the queue, the SDK's own retries on 429 bring every request through."""
+def test_openai_python_waits_until_there_is_room() -> None:
+    """With one place in the queue, the others wait at the door, and nothing has to be sent again."""
     with llmrs(QUEUE_CAPACITY="1", BATCH_SIZE="1") as small:
 
         async def ask() -> list[Any]:
-            client = openai.AsyncOpenAI(base_url=f"{small.url}/v1", api_key="any", max_retries=20)
+            client = openai.AsyncOpenAI(base_url=f"{small.url}/v1", api_key="any", max_retries=0)
             async with client:
                 return list(
                     await asyncio.gather(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from signal import SIGTERM
 
 import pytest
+import requests
 
-from tests.processes import Server, llmrs
+from tests.backends.services import shapes
+from tests.backends.services.wire import Connection, Request, serve
+from tests.processes import Server, llmrs, wait_until
 from tests.worker.client import answers, connect, read_all
 
 WORDS = " ".join(f"word{number}" for number in range(200))
@@ -44,3 +50,115 @@ def test_a_client_that_half_closes_after_its_request_gets_its_answer(server: Ser
         (answer,) = answers(raw)
         assert answer.status == 200
         assert len(answer.json) == 8  # type: ignore[arg-type]
+
+
+@contextmanager
+def held(gate: threading.Event, worker_class: str = "llmrs", **env: str) -> Iterator[Server]:
+    """A gateway whose backend takes one text at a time, and answers only while the gate is open."""
+    answer = shapes.openai()
+
+    def behave(connection: Connection, request: Request) -> object:
+        gate.wait(300)
+        return answer(connection, request)
+
+    with serve(behave) as backend:
+        gate.set()
+        options = {"BACKEND_PROTOCOL": "openai", "MODEL_NAME": "m", "WORKERS": "1", "BATCH_SIZE": "1"}
+        with llmrs(BACKEND_URL=backend.url, WORKER_CLASS=worker_class, **options, **env) as gateway:
+            try:
+                gate.clear()
+                yield gateway
+            finally:
+                gate.set()
+
+
+def asks(server: Server, number: int, headers: str = "") -> socket.socket:
+    """A connection whose request has been sent."""
+    body = json.dumps({"input": f"text {number}"})
+    client = connect(server, 120)
+    client.sendall(
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    return client
+
+
+def status(client: socket.socket) -> int:
+    (answer,) = answers(read_all(client))
+    return answer.status
+
+
+def waiting(server: Server) -> int:
+    return int(requests.get(f"{server.url}/health", timeout=60).json()["waiting_requests"])
+
+
+@pytest.mark.parametrize("worker_class", ["llmrs", "gevent"])
+def test_clients_that_left_take_no_place_from_those_who_come(worker_class: str) -> None:
+    """70 left, 70 came, while nothing moves: the places are free again without anybody's turn."""
+    gate = threading.Event()
+    with held(gate, worker_class) as gateway, ExitStack() as stack:
+        first = stack.enter_context(asks(gateway, 0))
+        wait_until(lambda: requests.get(f"{gateway.url}/health", timeout=60).json()["running_batches"] == 1)
+        left = [asks(gateway, number) for number in range(1, 71)]
+        wait_until(lambda: waiting(gateway) == 70, 60, gateway)
+        for client in left:
+            client.close()
+        wait_until(lambda: waiting(gateway) == 0, 60, gateway)
+        came = [stack.enter_context(asks(gateway, number)) for number in range(100, 170)]
+        wait_until(lambda: waiting(gateway) == 70, 60, gateway)
+        gate.set()
+        assert [status(client) for client in (first, *came)] == [200] * 71
+
+
+@pytest.mark.parametrize("worker_class", ["llmrs", "gevent"])
+def test_who_half_closes_at_the_door_gets_an_answer_and_who_leaves_gives_way(worker_class: str) -> None:
+    gate = threading.Event()
+    with held(gate, worker_class, QUEUE_CAPACITY="2") as gateway, ExitStack() as stack:
+        stay = [stack.enter_context(asks(gateway, number)) for number in range(20)]
+        leave = [asks(gateway, number) for number in range(20, 40)]
+        wait_until(lambda: waiting(gateway) == 39, 60, gateway)
+        for client in stay:
+            client.shutdown(socket.SHUT_WR)
+        for client in leave:
+            client.close()
+        wait_until(lambda: waiting(gateway) == 19, 60, gateway)
+        gate.set()
+        for client in stay:
+            raw = read_all(client)
+            assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert len(answers(raw)) == 1
+
+
+def test_a_deadline_holds_at_the_door() -> None:
+    gate = threading.Event()
+    with held(gate, QUEUE_CAPACITY="1") as gateway, ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(asks(gateway, number))
+        wait_until(lambda: waiting(gateway) == 2, 60, gateway)
+        late = stack.enter_context(asks(gateway, 4, "X-Request-Timeout: 0.3\r\n"))
+        assert status(late) == 504
+
+
+def test_a_stop_answers_all_that_wait_at_the_door() -> None:
+    gate = threading.Event()
+    with held(gate, QUEUE_CAPACITY="2", GRACEFUL_TIMEOUT="30") as gateway, ExitStack() as stack:
+        clients = [stack.enter_context(asks(gateway, number)) for number in range(30)]
+        wait_until(lambda: waiting(gateway) == 29, 60, gateway)
+        gateway.signal(SIGTERM)
+        threading.Timer(1.0, gate.set).start()
+        assert [status(client) for client in clients] == [200] * 30
+        gateway.wait()
+
+
+def test_a_stop_that_must_end_tells_those_at_the_door_to_come_back() -> None:
+    gate = threading.Event()
+    with held(gate, QUEUE_CAPACITY="2", GRACEFUL_TIMEOUT="20") as gateway, ExitStack() as stack:
+        clients = [stack.enter_context(asks(gateway, number)) for number in range(30)]
+        wait_until(lambda: waiting(gateway) == 29, 60, gateway)
+        gateway.signal(SIGTERM)
+        with ThreadPoolExecutor(30) as pool:
+            found = [pool.submit(status, client) for client in clients]
+            wait_until(lambda: sum(each.done() for each in found) == 27, 60, gateway)
+            gate.set()
+            assert sorted(each.result() for each in found) == [200] * 3 + [503] * 27
+        gateway.wait()

@@ -526,7 +526,7 @@ def test_api_keys(make_client: Make) -> None:
 
 
 def test_queue_full(make_client: Make) -> None:
-    client = make_client(queue_capacity=1)
+    client = make_client(queue_capacity=1, queue_seconds=0.05)
     collector = client.app.models[0].collector
     place = collector.admit(lambda: None, 1e12)
     # Decided before the texts are looked at by the model: this one is too long.

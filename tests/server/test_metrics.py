@@ -97,6 +97,7 @@ def test_requests_that_are_turned_away_are_counted_by_reason(make_client: MakeCl
     waiting = gevent.spawn(client.vectors, {"input": "b"})
     gevent.sleep(0.05)
     assert value(client, "llmrs_requests_in_flight") == 3  # those and the scrape
+    client.app.metrics.connection_limit = lambda: 3
     client.error(429, "/v1/embeddings", {"input": "a"})
     gevent.joinall([computed, waiting])
     client.app.draining = lambda: True
