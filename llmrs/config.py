@@ -241,7 +241,7 @@ class Config:
         "auto",
         choice("auto", "native", "cl100k", "reject"),
         "how token ids are read: native as the model's own, cl100k as OpenAI's, reject answers 400; auto: "
-        "cl100k where its vocabulary can be loaded, else reject, and as they are for openai backends",
+        "cl100k, and as they are for openai backends",
         per_model=True,
     )
     truncate: str | None = option(

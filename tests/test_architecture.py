@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "fields": GROUND | {"prompts"},
     "dialects": GROUND | {"fields", "prompts"},
     "bodies": GROUND | {"dialects", "fields"},
+    "cl100k": GROUND,
     "wire": GROUND | {"_fast", "bodies", "dialects", "fields"},
     # Vectors.
     "models": GROUND | {"_fast"},
@@ -51,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
     "collector": GROUND | {"admission", "batch", "fairqueue"},
     "threaded": GROUND | {"batch", "collector", "fairqueue"},
     "server": GROUND
-    | {"", "batch", "chunks", "collector", "fairqueue", "prompts", "truncation", "wire"}
+    | {"", "batch", "chunks", "cl100k", "collector", "fairqueue", "prompts", "truncation", "wire"}
     | {"embedder", "backends"},
     "loadtest": GROUND,
     # The command line calls at the doors of the other rooms.

@@ -1,4 +1,4 @@
-"""The adapters for LangChain and LlamaIndex, with those libraries and without.
+"""The adapters for LangChain and LlamaIndex, with those libraries and without, and clients as they come.
 
 They bring fifty packages, so they live in an environment of their own, `make .venv-adapters/installed`,
 and what needs them runs in a process that finds it behind its own.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, packages
+from tests.processes import ROOT, llmrs, packages
 
 REAL = {"langchain": 10, "llamaindex": 11}
 """How many tests there are with each."""
@@ -33,6 +33,20 @@ def test_with_the_real_library(environment: dict[str, str], name: str) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"^{REAL[name]} passed", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_clients_as_they_come_against_default_settings(environment: dict[str, str]) -> None:
+    # LlamaIndex brings the vocabulary that LangChain, too, would fetch from a network.
+    vocabulary = next(ROOT.glob(".venv-adapters/lib/*/site-packages/llama_index/core/_static/tiktoken_cache"))
+    own = {"HAYSTACK_TELEMETRY_ENABLED": "False", "TIKTOKEN_CACHE_DIR": str(vocabulary)}
+    with llmrs() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "tests/adapters/real_clients.py"],
+            env={**environment, **own, "LLMRS_URL": server.url},
+            cwd=ROOT, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^4 passed", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README-ZH.md"])

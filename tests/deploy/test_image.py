@@ -94,6 +94,16 @@ def test_it_answers_offline_with_the_right_vectors(service: Contained) -> None:
     assert answer["model"] == "all-MiniLM-L6-v2"
 
 
+def test_it_reads_the_token_ids_that_openais_clients_send(service: Contained) -> None:
+    rows = []
+    for asked in ("hello world", [15339, 1917]):
+        body = json.dumps({"input": asked, "encoding_format": "float"})
+        head = ("--header", "Content-Type: application/json")
+        answer = json.loads(curl(f"{service.url}/v1/embeddings", *head, "--data", body))
+        rows.append(answer["data"][0]["embedding"])
+    assert np.dot(*rows) > 0.9998
+
+
 def test_it_is_healthy(service: Contained) -> None:
     for path in ("/health", "/readyz", "/livez"):
         json.loads(curl(service.url + path))

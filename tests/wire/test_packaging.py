@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -34,6 +35,15 @@ def test_the_best_variant_is_in_use():
     used, best, *others = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert used == best
     assert [best, *others][-1] == "baseline"
+
+
+def test_the_vocabulary_and_its_licence_are_packed():
+    for name in ("cl100k.xz", "cl100k.LICENSE"):
+        assert (ROOT / "llmrs" / name).exists()
+        assert f"llmrs/{name}" in (ROOT / "MANIFEST.in").read_text()
+    settings = (ROOT / "pyproject.toml").read_text()
+    assert re.search(r'^llmrs = \[.*"cl100k\.\*"', settings, re.MULTILINE)
+    assert re.search(r'^license-files = \[.*"llmrs/cl100k\.LICENSE"', settings, re.MULTILINE)
 
 
 @pytest.mark.parametrize("module", ["llmrs", "llmrs.wire"])
