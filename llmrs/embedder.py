@@ -108,7 +108,7 @@ class Embedder:
         texts: str | Sequence[str],
         *,
         dimensions: int | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
         input_type: InputType | None = None,
         prompt_name: str | None = None,
     ) -> Matrix:
@@ -118,7 +118,7 @@ class Embedder:
             dimensions: a smaller width, to which vectors are cut and scaled to length 1 again: one of
                 those that the model declares, or any where it declares none.
             truncate: which end an over-long text loses, `none` to refuse it, or `chunk_mean` for the
-                mean of its chunks' vectors.
+                mean of its chunks' vectors; None for the end that the model's tokenizer cuts off.
             input_type: puts the model's prompt for queries or documents in front, if it has one.
             prompt_name: puts the model's prompt of that name in front instead.
 
@@ -143,7 +143,7 @@ class Embedder:
         texts: str | Sequence[str],
         *,
         dimensions: int | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
         input_type: InputType | None = None,
         prompt_name: str | None = None,
     ) -> Matrix:
@@ -161,7 +161,7 @@ class Embedder:
     def check_arguments(
         self,
         dimensions: int | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
         input_type: InputType | None = None,
         prompt_name: str | None = None,
     ) -> None:
@@ -171,7 +171,8 @@ class Embedder:
             InvalidRequest: one of them has a value that it cannot have; the message says what it can have.
         """
         self._check_width(dimensions)
-        _check_choice("truncate", truncate, get_args(Truncate))
+        if truncate is not None:
+            _check_choice("truncate", truncate, get_args(Truncate))
         if input_type is not None:
             _check_choice("input_type", input_type, tuple(INPUT_TYPES))
         if prompt_name is not None and not isinstance(prompt_name, str):
@@ -191,7 +192,11 @@ class Embedder:
         self.close()
 
     def _preparing(
-        self, texts: list[str], truncate: Truncate, input_type: InputType | None, prompt_name: str | None
+        self,
+        texts: list[str],
+        truncate: Truncate | None,
+        input_type: InputType | None,
+        prompt_name: str | None,
     ) -> Callable[[], list[Prepared]]:
         """What tokenizes texts behind the prompt that is asked for, whenever it is called."""
         prompt = choose_prompt(self.info.prompts, prompt_name, input_type)

@@ -97,8 +97,7 @@ def _add_embed_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--truncate",
         choices=("none", "start", "end"),
-        default="end",
-        help="the end that long texts lose [end]",
+        help="the end that long texts lose [the end, unless the model's tokenizer says start]",
     )
     add("--dtype", metavar="NAME", help="auto, f32, bf16 or f16")
     add("--batch-size", metavar="N", help="most texts in one batch")

@@ -28,7 +28,7 @@ class LlmrsEmbeddings(Embeddings):
         model: a folder in the sentence-transformers layout, or a Hugging Face model id.
         embedder: what to compute with instead; whoever made it closes it.
         dimensions: a smaller width, see `Embedder.embed`.
-        truncate: which end an over-long text loses, or `none` to refuse it.
+        truncate: which end an over-long text loses, or `none` to refuse it; None for the model's own end.
 
     Raises:
         ModelError: the model cannot be found, read or built.
@@ -42,7 +42,7 @@ class LlmrsEmbeddings(Embeddings):
         *,
         embedder: Embedder | None = None,
         dimensions: int | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
     ) -> None:
         self.embedder = embedder_of(model, embedder)
         self.embedder.check_arguments(dimensions, truncate)

@@ -33,7 +33,7 @@ class LlmrsEmbedding(BaseEmbedding):
         model_name: a folder in the sentence-transformers layout, or a Hugging Face model id.
         embedder: what to compute with instead; whoever made it closes it.
         dimensions: a smaller width, see `Embedder.embed`.
-        truncate: which end an over-long text loses, or `none` to refuse it.
+        truncate: which end an over-long text loses, or `none` to refuse it; None for the model's own end.
         settings: BaseEmbedding's own, such as `embed_batch_size` and `callback_manager`.
 
     Raises:
@@ -43,7 +43,7 @@ class LlmrsEmbedding(BaseEmbedding):
     """
 
     dimensions: int | None = None
-    truncate: Truncate = "end"
+    truncate: Truncate | None = None
     _embedder: Embedder = PrivateAttr()
 
     def __init__(
@@ -52,7 +52,7 @@ class LlmrsEmbedding(BaseEmbedding):
         *,
         embedder: Embedder | None = None,
         dimensions: int | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
         **settings: Any,
     ) -> None:
         settings.setdefault("embed_batch_size", BATCH_TEXTS)

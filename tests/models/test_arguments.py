@@ -148,7 +148,7 @@ ALLOWED = {
 
 RIGHT: dict[str, list[Any]] = {
     "dimensions": [None, 1, 2],
-    "truncate": list(get_args(Truncate)),
+    "truncate": [None, *get_args(Truncate)],
     "input_type": [None, *(word for word, meant in INPUT_TYPES.items() if meant in ("query", "document"))],
     "prompt_name": [None, "query", "plain"],
 }

@@ -159,6 +159,23 @@ def test_truncation(embedder, tiny):
     )
 
 
+def test_what_a_tokenizer_cuts_off_where_nobody_says(tmp_path):
+    made = make_model(tmp_path)
+    settings = {"truncation_side": "left", "tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(tmp_path / "tokenizer_config.json", settings)
+    long = "c " * 100 + "d"
+    with Embedder(str(tmp_path), dtype="f32", threads=1) as embedder:
+        rows = [
+            embedder.embed(long),
+            asyncio.run(embedder.aembed(long)),
+            embedder.embed(long, truncate="start"),
+        ]
+        kept = embedder.embed("c " * (made.max_tokens - 3) + "d")
+        for row in rows:
+            np.testing.assert_allclose(row, kept, atol=1e-6)
+        assert not np.allclose(embedder.embed(long, truncate="end"), kept, atol=1e-3)
+
+
 def test_prompts(tmp_path):
     made = make_model(tmp_path)
     prompts = {"query": "query: ", "document": "passage: ", "plain": "hello "}
