@@ -102,8 +102,12 @@ class ServedModel:
         residents: Residents | None = None,
     ) -> None:
         # First, because these may raise, and what comes after would have to be given back.
-        forwards_ids = backend.waits_on == "network" and backend.kind in ("openai", "auto")
-        self._translate_ids = translator(config.token_ids, forwards_ids=forwards_ids)
+        self._translate_ids = translator(
+            config.token_ids,
+            forwards_ids=(lambda: backend.kind in ("openai", "auto"))
+            if backend.waits_on == "network"
+            else None,
+        )
         if not config.uses_http_backend:
             check_default(backend.info.prompts, config.default_prompt)
         residents = residents or Residents()

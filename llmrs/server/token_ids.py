@@ -25,19 +25,30 @@ Translate = Callable[[list[Input]], list[Input]]
 """Takes a request's inputs; gives them as the backend shall get them, or raises InvalidRequest."""
 
 
-def translator(policy: str, *, forwards_ids: bool) -> Translate:
+def translator(policy: str, *, forwards_ids: Callable[[], bool] | None = None) -> Translate:
     """The translation for a policy: `native`, `cl100k`, `reject` or `auto`.
 
-    `auto` forwards ids to a backend that speaks the OpenAI protocol, else decodes them as cl100k's.
+    `auto` forwards ids where `forwards_ids` says so when they come (None: never), else decodes them as
+    cl100k's.
 
     Raises:
         ConfigError: the vocabulary's file is damaged.
     """
-    if policy == "native" or (policy == "auto" and forwards_ids):
+    if policy == "native":
         return lambda inputs: inputs
     if policy == "reject":
         return _refuse
-    return functools.partial(_decode, _cl100k())
+    if policy == "auto" and forwards_ids is not None:
+        return functools.partial(_forward, forwards_ids)
+    _cl100k()  # now, and not when the first ids come: it takes 0.1 s
+    return _decode
+
+
+def _forward(forwards_ids: Callable[[], bool], inputs: list[Input]) -> list[Input]:
+    """Hand ids on, or decode them: a backend behind HTTP is not known before it is reached."""
+    if _are_texts(inputs) or forwards_ids():
+        return inputs
+    return _decode(inputs)
 
 
 @functools.cache  # each model of a process asks
@@ -45,19 +56,28 @@ def _cl100k() -> Cl100k:
     return Cl100k()
 
 
+def _are_texts(inputs: list[Input]) -> bool:
+    return all(type(each) is str for each in inputs)
+
+
 def _refuse(inputs: list[Input]) -> list[Input]:
-    if any(type(each) is not str for each in inputs):
+    if not _are_texts(inputs):
         raise InvalidRequest(REFUSAL, param="input")
     return inputs
 
 
-def _decode(vocabulary: Cl100k, inputs: list[Input]) -> list[Input]:
-    """The inputs with the texts that cl100k ids were made from, in their places."""
-    if type(inputs[0]) is str:  # all are of one kind
+def _decode(inputs: list[Input]) -> list[Input]:
+    """The inputs, and in the places of cl100k ids the texts that they were made from."""
+    if _are_texts(inputs):
         return inputs
+    places = [index for index, each in enumerate(inputs) if type(each) is not str]
+    decoded = list(inputs)
     try:
-        return cast("list[Input]", vocabulary.decode(cast("list[list[int]]", inputs)))
+        texts = _cl100k().decode([cast("list[int]", inputs[place]) for place in places])
     except UnknownTokenId as error:
         raise InvalidRequest(
-            f"input[{error.index}] holds an id that is not in the cl100k vocabulary", param="input"
+            f"input[{places[error.index]}] holds an id that is not in the cl100k vocabulary", param="input"
         ) from None
+    for place, text in zip(places, texts, strict=True):
+        decoded[place] = text
+    return decoded
