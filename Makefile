@@ -9,14 +9,9 @@ SOURCES := setup.py pyproject.toml requirements-model.txt $(wildcard llmrs/_fast
 serve: .venv/installed
 	@exec $(BIN)/llmrs serve
 
-# Whatever starts a server is tested on both worker classes: gunicorn's first, then ours with all else. There
-# two files at a time, because tests of servers mostly wait, but nothing beside a flood. Tests that choose
-# their worker class run once.
-test: .venv/installed-test .venv-adapters/installed .venv-oracles/installed lint
-	TEST_WORKER_CLASS=gevent $(BIN)/pytest tests/integration/test_overload.py
-	TEST_WORKER_CLASS=gevent $(BIN)/pytest -n 2 --dist loadfile tests/integration \
-	  -m "not chooses_worker_class" --ignore tests/integration/test_overload.py
-	$(BIN)/pytest
+# All parts run, whatever fails in one; pytest's own summary comes last. `make test ARGS="-k nginx"` chooses.
+test: .venv/installed-test .venv-adapters/installed .venv-oracles/installed
+	$(BIN)/python scripts/run_tests.py $(ARGS)
 
 # What takes an hour: a million requests that no sane client sends, other ones every night, and the memory
 # after a million texts. The tests print what to set for the same requests again.

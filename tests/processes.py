@@ -18,12 +18,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import requests
 
 from llmrs.config import Config
 
 ROOT = Path(__file__).parent.parent
 READY = re.compile(r"; try: curl -s (?:--unix-socket (\S+) )?(http://\S+?)/v1/embeddings")
 START_SECONDS = 60.0
+
+PATIENCE = 4.0
+"""How many times longer than on a quiet machine anything may take here. No wait of a test says how fast
+something is: it only ends a test that would never end."""
 
 
 class Server:
@@ -64,7 +69,7 @@ class Server:
     def wait(self, seconds: float = 30.0) -> int:
         """Its exit code; fails the test if it does not end in time."""
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             pytest.fail(f"the process did not end within {seconds} s:\n{self.log[-3000:]}")
@@ -150,20 +155,30 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`llmrs` with these arguments, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "llmrs", *arguments], capture_output=True, text=True, timeout=timeout,
-        cwd=cwd, env=clean_environment(**env), stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "llmrs", *arguments], capture_output=True, text=True,
+        timeout=timeout * PATIENCE, cwd=cwd, env=clean_environment(**env), stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 15.0, server: Server | None = None) -> None:
-    """Wait for a condition; fails the test when it does not come, or its process ends before."""
-    until = time.monotonic() + seconds
-    while not condition():
+    """Wait for a condition; fails the test when it does not come, or its process ends before.
+
+    `seconds` are those of a quiet machine. A question that gets no answer in its time is asked again.
+    """
+    until = time.monotonic() + seconds * PATIENCE
+    while not _holds(condition):
         if server is not None and server._process.poll() is not None:
             pytest.fail(f"the process ended with {server._process.returncode}:\n{server.log[-3000:]}")
         if time.monotonic() > until:
             pytest.fail(f"not within {seconds} s" + (f":\n{server.log[-3000:]}" if server else ""))
         time.sleep(0.02)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except requests.Timeout:
+        return False
 
 
 def free_port() -> int:

@@ -24,6 +24,8 @@ from tests.backends.services.wire import serve
 from tests.bench import bench_module
 from tests.processes import Server, llmrs, wait_until
 
+pytestmark = pytest.mark.alone
+
 arrivals: Any = bench_module("arrivals")
 
 TEXTS = [f"text number {number} of a flood of requests that nobody can answer" for number in range(64)]

@@ -141,6 +141,7 @@ def damage_architecture(folder: Path) -> str:
 
 def damage_tokenizer(folder: Path) -> str:
     (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").unlink(missing_ok=True)  # of which one could be built
     return "tokenizer.json"
 
 
@@ -169,40 +170,39 @@ def test_a_copied_model_folder_serves(tmp_path: Path) -> None:
 
 def test_idle_it_ends_at_once_on_interrupt_and_on_terminate() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        with llmrs() as server:
+        with llmrs(GRACEFUL_TIMEOUT="600") as server:
             server.signal(number)
-            began = time.monotonic()
-            assert server.wait(10) == 0
-            assert time.monotonic() - began < 5
+            assert server.wait(10) == 0, "long before graceful_timeout"
 
 
 def test_a_request_in_progress_survives_terminate() -> None:
-    with llmrs(BATCH_SIZE="8", GRACEFUL_TIMEOUT="60") as server:
+    with llmrs(BATCH_SIZE="8", GRACEFUL_TIMEOUT="600", REQUEST_TIMEOUT="600") as server:
         answers: list[requests.Response] = []
 
         def ask() -> None:
             texts = [f"word {i} " * 60 for i in range(300)]
             body = {"input": texts, "encoding_format": "base64"}
-            answers.append(requests.post(f"{server.url}/v1/embeddings", json=body, timeout=60))
+            answers.append(requests.post(f"{server.url}/v1/embeddings", json=body, timeout=600))
 
         asking = threading.Thread(target=ask)
         asking.start()
         health = f"{server.url}/health"
         wait_until(lambda: requests.get(health, timeout=5).json()["running_batches"] > 0)
         server.signal(signal.SIGTERM)
-        asking.join(60)
+        asking.join(600)
         assert server.wait(60) == 0
         assert answers[0].status_code == 200
         assert len(answers[0].json()["data"]) == 300
 
 
 def test_while_draining_a_kept_connection_is_told_to_come_back() -> None:
-    with llmrs(BATCH_SIZE="8", GRACEFUL_TIMEOUT="60") as server, requests.Session() as session:
-        assert session.get(f"{server.url}/readyz", timeout=5).status_code == 200
+    settings = {"BATCH_SIZE": "8", "GRACEFUL_TIMEOUT": "600", "REQUEST_TIMEOUT": "600"}
+    with llmrs(**settings) as server, requests.Session() as session:
+        assert session.get(f"{server.url}/readyz", timeout=30).status_code == 200
 
         def ask() -> None:
             texts = [f"word {i} " * 60 for i in range(300)]
-            requests.post(f"{server.url}/v1/embeddings", json={"input": texts}, timeout=60)
+            requests.post(f"{server.url}/v1/embeddings", json={"input": texts}, timeout=600)
 
         asking = threading.Thread(target=ask)
         asking.start()
@@ -212,7 +212,7 @@ def test_while_draining_a_kept_connection_is_told_to_come_back() -> None:
         answer = session.post(f"{server.url}/v1/embeddings", json={"input": "x"}, timeout=10)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
         assert answer.headers["retry-after"] == "1"
-        asking.join(60)
+        asking.join(600)
 
 
 def raw(server: Server, request: bytes, *, seconds: float = 10.0) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from llmrs.backends.local import LocalBackend
 from llmrs.embeddings import Prepared
 from llmrs.errors import ConfigError
+from llmrs.models import engine
 from llmrs.models.resolve import DEFAULT_MODEL
 
 pytestmark = pytest.mark.model
@@ -23,14 +25,27 @@ def cosines(a, b):
     return (a * b).sum(axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
-@pytest.fixture(scope="module", params=["f32", "bf16", "auto"])
+ABLE = engine._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+PRECISIONS = ["f32", "auto", *(dtype for dtype in ("bf16",) if engine.CAPABILITIES[dtype] in ABLE)]
+"""Those of this CPU. Where it lacks one, OpenVINO has no arithmetic that would stand in: that is refused."""
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
 def backend(request, default_f32):
     if request.param == "f32":
         return default_f32
-    try:
-        return LocalBackend(DEFAULT_MODEL, dtype=request.param, offline=True)
-    except ConfigError:
-        pytest.skip(f"this CPU does not compute in {request.param}")
+    return LocalBackend(DEFAULT_MODEL, dtype=request.param, offline=True)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_a_precision_that_the_cpu_lacks_is_refused(dtype, monkeypatch):
+    """As on a CPU with AVX2 alone."""
+    older = SimpleNamespace(get_property=lambda *names: ["FP32", "INT8"])
+    monkeypatch.setattr(engine, "_core", lambda: older)
+    with pytest.raises(
+        ConfigError, match=f"dtype = {dtype}: this CPU does not compute in it; use auto or f32"
+    ):
+        LocalBackend(DEFAULT_MODEL, dtype=dtype, offline=True)
 
 
 def test_the_precision_is_the_one_asked_for(backend, request):
