@@ -53,7 +53,7 @@ def encode_foreign(ids: Node, positions: Node, segments: Node, exported: Exporte
         ModelError: the file cannot be read, or the graph is not this encoder's.
     """
     model = _read(exported)
-    layout: Layout = "single" if mixes_texts(model) else "rows"
+    layout: Layout = "single" if mixes_texts(model) or rounds_activations(model) else "rows"
     _feed(model, ids, positions, segments, exported)
     for name in (*TOKEN_VECTORS, TEXT_VECTORS):
         for output in model.outputs:
@@ -129,6 +129,16 @@ def mixes_texts(model: ov.Model) -> bool:
         and node.input_value(0).get_partial_shape().rank != 0
         for node in model.get_ops()
     )
+
+
+def rounds_activations(model: ov.Model) -> bool:
+    """Whether numbers are rounded to steps that were found beforehand, by a calibration.
+
+    It has seen texts, mostly without padding: the large negative number that hides padding may be beyond the
+    last step, and padded places would be seen.
+    """
+    rounded = (node.input_value(0) for node in model.get_ops() if node.get_type_name() == "FakeQuantize")
+    return any(each.get_node().get_type_name() != "Constant" for each in rounded)
 
 
 def _names(ports: list[Any]) -> str:

@@ -8,7 +8,6 @@ exports in the other way, and the third a model's folder for it.
 
 from __future__ import annotations
 
-import json
 import runpy
 import sys
 from collections.abc import Sequence
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import transformers as hf
+from exact import exact_means, token_ids
 from families import CASES, Case, make, plain
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -126,18 +125,6 @@ def write_four_bits(place: Path) -> None:
     few_bits.model.save_model_to_file(str(place / "model_q4.onnx"))
 
 
-def write_means(folder: Path, name: str) -> None:
-    """What ONNX Runtime makes of each text alone in a graph: the mean of its token vectors."""
-    session = onnxruntime.InferenceSession(str(folder / f"model/onnx/{name}.onnx"))
-    tokenizer = hf.AutoTokenizer.from_pretrained(folder / "model")
-    rows = []
-    for text in json.loads((folder / "texts.json").read_text()):
-        ids = np.array([tokenizer(text)["input_ids"]], np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        rows.append(session.run(["last_hidden_state"], feed)[0][0].mean(axis=0))
-    np.save(folder / f"{name}.npy", np.stack(rows))
-
-
 def write_broken(folder: Path) -> None:
     """Graphs that no engine of ours can take."""
     folder.mkdir()
@@ -194,7 +181,10 @@ def write_case(name: str, folder: Path, seed: int) -> None:
     export(encoder, folder / "model/onnx/model.onnx", inputs, ("last_hidden_state",))
     if name == "bert":
         write_variants(folder)
-        write_means(folder, "model_quantized")
+        texts = token_ids(folder / "model", folder / "texts.json")
+        np.save(
+            folder / "model_quantized.npy", exact_means(folder / "model/onnx/model_quantized.onnx", texts)
+        )
     for file in (folder / "model").glob("model*.safetensors*"):
         file.unlink()
 
