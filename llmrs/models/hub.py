@@ -36,16 +36,20 @@ def download(
     *,
     engine: str = "auto",
     model_file: str | None = None,
+    update: bool = False,
 ) -> Path:
     """Fetch what serving a model reads into the hub's cache, going on where an earlier attempt stopped.
+
+    A branch is the commit that the cache has of it, whoever brought that, unless there is to be an `update`.
 
     Raises:
         DownloadError: the hub cannot be reached, refuses, or has no such model; the files are not what it
             says they are, or there is no room for them.
     """
     try:
-        listing = patiently(lambda: _ask(model_id, revision, endpoint))
         here = HubCache(model_id, cache)
+        commit = None if update else here.commit_of(revision)
+        listing = patiently(lambda: _ask(model_id, commit or revision, endpoint))
         transfer = Transfer(here, listing, model_id, endpoint)
         transfer.fetch(settings_of(listing.files), leave=False)
         names = needed_files(listing.files, transfer.folder, engine=engine, model_file=model_file)

@@ -16,10 +16,9 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from llmrs.errors import ModelError
-from llmrs.models.files import FILE, INDEX
 from llmrs.models.listing import COMMIT, Listed, Listing
 from llmrs.models.needed import needed_files, settings_of
-from llmrs.models.settings import read_json, read_settings
+from llmrs.models.settings import read_json
 
 
 class HubCache:
@@ -96,44 +95,33 @@ class HubCache:
             return None
 
     def find(self, revision: str, *, engine: str, model_file: str | None) -> Path | None:
-        """The folder of a revision, None unless all that serving it reads is there."""
+        """The folder of a revision, None unless all that serving it reads is known to be there.
+
+        Only a listing tells that a file is not missing but absent: other programs leave what they happened
+        to read.
+        """
         commit = self.commit_of(revision)
-        if commit is None or not self.snapshot(commit).is_dir():
+        listing = self.listing(commit) if commit is not None else None
+        if commit is None or listing is None:
             return None
-        folder, listing = self.snapshot(commit), self.listing(commit)
-        names = list(listing.files) if listing else _names(folder)
+        folder, names = self.snapshot(commit), list(listing.files)
         try:
-            if listing and not all(self.has(commit, listing.files[name]) for name in settings_of(names)):
+            if not all(self.has(commit, listing.files[name]) for name in settings_of(names)):
                 return None
             needed = needed_files(names, folder, engine=engine, model_file=model_file)
-            if listing:
-                complete = all(self.has(commit, listing.files[name]) for name in needed)
-            else:
-                complete = _has_all_parts(folder, needed)
         except ModelError:
             return None
-        return folder if complete else None
+        return folder if all(self.has(commit, listing.files[name]) for name in needed) else None
+
+    def unlisted(self, revision: str) -> Path | None:
+        """The folder of a revision that another program left, if there is one."""
+        commit = self.commit_of(revision)
+        if commit is None or not self.snapshot(commit).is_dir() or self.listing(commit) is not None:
+            return None
+        return self.snapshot(commit)
 
     def _listing_file(self, commit: str) -> Path:
         return self.folder / "llmrs" / f"{commit}.json"
-
-
-def _names(folder: Path) -> list[str]:
-    """Of the files that are there, where nobody noted what there should be."""
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-
-
-def _has_all_parts(folder: Path, needed: list[str]) -> bool:
-    """Whether weights in several files are complete. Other programs leave partial snapshots behind."""
-    for index in (folder / name for name in needed if Path(name).name == INDEX):
-        parts = read_settings(index).raw("weight_map")
-        if (index.parent / FILE).exists():
-            continue
-        if not isinstance(parts, dict) or not all(
-            (index.parent / str(part)).exists() for part in parts.values()
-        ):
-            return False
-    return True
 
 
 def _write(path: Path, text: str) -> None:

@@ -148,7 +148,13 @@ class _Source(NamedTuple):
         cache = HubCache(self.model_id, self.cache)
         return cache.find(self.revision, engine=self.engine, model_file=self.model_file)
 
-    def download(self, endpoint: str | None) -> Path:
+    def unlisted(self) -> Path | None:
+        """Its folder as another program left it, of which nobody knows whether it is whole."""
+        from llmrs.models.hubcache import HubCache
+
+        return HubCache(self.model_id, self.cache).unlisted(self.revision)
+
+    def download(self, endpoint: str | None, *, update: bool) -> Path:
         """Its folder, after fetching what is missing. Raises ModelError."""
         from llmrs.models.hub import download
         from llmrs.models.transfer import DownloadError
@@ -161,20 +167,31 @@ class _Source(NamedTuple):
                 self.cache,
                 engine=self.engine,
                 model_file=self.model_file,
+                update=update,
             )
         except DownloadError as error:
-            remedy = _remedy(self.model_id)
+            remedy = _unlisted_remedy(self.unlisted()) or _remedy(self.model_id)
             raise ModelError(f"model {self.model_id} cannot be downloaded: {error}; {remedy}") from None
 
 
 def _from_hub(source: _Source, *, offline: bool, update: bool, endpoint: str | None) -> Path:
     cached = None if update and not offline else source.cached()
     if cached is None and not offline:
-        return source.download(endpoint)
+        return source.download(endpoint, update=update)
     if cached is None:
-        remedy = _remedy(source.model_id)
-        raise ModelError(f"model {source.model_id} is not on this machine, and offline is set; {remedy}")
+        remedy = _unlisted_remedy(source.unlisted()) or _remedy(source.model_id)
+        raise ModelError(f"model {source.model_id} is not all on this machine, and offline is set; {remedy}")
     return cached
+
+
+def _unlisted_remedy(folder: Path | None) -> str:
+    """What may be done about a folder that another program left in the cache; empty where there is none."""
+    if folder is None:
+        return ""
+    return (
+        f"what another program left in {folder} may lack files that the model has: run `llmrs fetch` once "
+        "with a network, or set MODEL_PATH to that folder if it is whole"
+    )
 
 
 def _remedy(model_id: str) -> str:

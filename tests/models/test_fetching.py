@@ -452,12 +452,56 @@ def forget_listing(cache):
 
 
 def test_a_cache_that_others_filled(hub, fetch, cache):
+    """Whether a file of it is missing or absent is known only from the hub's listing."""
     folder = fetch()
     forget_listing(cache)
+    asked = len(hub.requests)
+    assert fetch() == folder
+    assert hub.requests[asked:] == [f"GET /api/models/{MODEL}/revision/{COMMIT}"]
     assert fetch(offline=True) == folder
     (folder / "tokenizer.json").unlink()
     refusal(fetch, offline=True)
     assert fetch() == folder
+
+
+def test_a_cache_that_others_filled_offline(hub, fetch, cache):
+    folder = fetch()
+    forget_listing(cache)
+    message = refusal(fetch, offline=True)
+    assert f"what another program left in {folder} may lack files" in message
+    assert "run `llmrs fetch` once with a network, or set MODEL_PATH to that folder" in message
+    assert resolve(str(folder), offline=True) == folder.resolve()
+    hub.refuse = (403, "")
+    message = refusal(fetch)
+    assert "the hub does not allow it" in message
+    assert "may lack files" in message
+
+
+def test_what_a_program_left_that_read_no_list_of_modules(hub, cache, fetch):
+    """As `AutoModel.from_pretrained` does; the model would be pooled otherwise without it."""
+    from huggingface_hub import snapshot_download
+
+    change_json(
+        hub.folder / "1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False
+    )
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS]
+    left = snapshot_download(MODEL, endpoint=hub.address, cache_dir=cache, allow_patterns=names)
+    assert not is_here(MODEL)
+    refusal(fetch, offline=True)
+    hub.requests.clear()
+    folder = fetch()
+    assert str(folder) == left
+    assert hub.fetched == {"modules.json", "1_Pooling/config.json"}
+    assert read_folder(folder).steps[0].modes == ("cls",)
+
+
+def test_what_others_left_is_not_changed_for_a_newer_commit(hub, cache, fetch):
+    folder = fetch()
+    forget_listing(cache)
+    hub.commits["old"] = COMMIT
+    hub.commits["main"] = hashlib.sha1(b"the next").hexdigest()
+    assert fetch() == folder
+    assert fetch(update=True) != folder
 
 
 def test_what_others_fetched_is_taken_over(hub, cache, fetch):
