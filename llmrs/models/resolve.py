@@ -89,9 +89,13 @@ def is_here(name: str, *, engine: str = "auto", model_file: str | None = None) -
 
 
 def model_name(name: str) -> str:
-    """The last part of a model's path or id: what the model is called."""
-    local = _local(name)
-    return local.name if local is not None else name.partition("@")[0].rpartition("/")[2]
+    """The last part of a model's path or id: what the model is called.
+
+    A link has its own name, so that `current` stays `current` whatever it leads to.
+    """
+    if _local(name) is not None:
+        return Path(os.path.abspath(os.path.expanduser(name))).name
+    return name.partition("@")[0].rpartition("/")[2]
 
 
 def hub_id(name: str) -> str | None:

@@ -9,6 +9,7 @@ so they may have no token at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,11 +19,15 @@ from tokenizers import Encoding, Tokenizer
 
 from llmrs.embeddings import Input, Prepared, Truncate
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
+from llmrs.models.sparse import BLANKS, is_sparse, parts_at_blanks
 from llmrs.models.tokenizer_build import load_plain, load_tokenizer
 from llmrs.models.wordtable import Static
 
 CHUNK_CHARACTERS = 1 << 18
 """Characters tokenized together. An encoding takes about 150 bytes a token until its ids are taken."""
+
+MOST_CHARACTERS = 4 * CHUNK_CHARACTERS
+"""Most of a text is read of which the tokenizer drops characters: combining marks, say, take long to drop."""
 
 WINDOW_CHARACTERS_PER_TOKEN = 64
 """A longer text is looked at through a window first: its far end cannot matter if the window alone
@@ -30,6 +35,8 @@ has more tokens than the model takes. English has 4 to 5 characters a token."""
 
 MARGIN_TOKENS = 64
 """Tokens next to the window's edge may not be the text's own: the edge may lie inside a word."""
+
+NO_TEXT = "input holds a lone surrogate, which is not text"
 
 Ids = NDArray[np.int32]
 
@@ -64,12 +71,14 @@ class ModelTokenizer:
         self._tokenizer = load(path, lowercase=lowercase)
         self._max_tokens = max_tokens
         self._static = static
+        self._limited = static is not None and static.max_characters is not None
         self._vocabulary = vocabulary
         # EmbeddingGemma's tokenizer knows a token for images that its word table does not have.
         self._may_exceed = self._tokenizer.get_vocab_size() > vocabulary
         self._before, self._after = ([], []) if static else _special_tokens(self._tokenizer, path)
         if any(token >= vocabulary for token in (*self._before, *self._after)):
             raise ModelError(f"{path}: the model's word table has no row for a special token around texts")
+        self._drops_blanks = not self._limited and self._probe_blanks()
         if len(self._before) + len(self._after) >= max_tokens:
             raise ModelError(f"{path}: its special tokens leave no room in the model's {max_tokens} tokens")
         if self._tokenizer.get_vocab_size(with_added_tokens=False) > vocabulary:
@@ -82,8 +91,8 @@ class ModelTokenizer:
 
         Raises:
             ContextLengthExceeded: an input is too long and `truncate` is `none`.
-            InvalidRequest: an id is outside the vocabulary, a text holds a lone surrogate, or an
-                input has no token at all and the model is no static one.
+            InvalidRequest: an id is outside the vocabulary, a text holds a lone surrogate, an input has no
+                token at all and the model is no static one, or more characters than are read hold too few.
         """
         texts = [prompt + each for each in inputs if isinstance(each, str)]
         encoded = self._encode(texts, truncate)
@@ -126,18 +135,54 @@ class ModelTokenizer:
     def _encode_long(self, text: str, window: int, *, from_end: bool) -> tuple[Ids, bool]:
         """Ids of the end of a very long text that counts, or of the whole text if that is short.
 
-        A text of which even this many characters are few tokens (blanks, say) is taken for too
-        long for the model: reading on has no bound.
+        A text of which even CHUNK_CHARACTERS are few tokens is not read on, because that has no bound. Not
+        counted are characters that the tokenizer drops, see `_encode_sparse`.
         """
-        limited = self._static is not None and self._static.max_characters is not None
-        for size in [window] if limited else sorted({window, max(window, CHUNK_CHARACTERS)}):
+        for size in [window] if self._limited else sorted({window, max(window, CHUNK_CHARACTERS)}):
             part = text[-size:] if from_end else text[:size]
+            if self._drops_blanks and len(part) < len(text) and is_sparse(part):
+                return self._encode_sparse(text, from_end=from_end)
             ids = np.array(self._encodings([part])[0].ids, np.int32)
             if len(part) == len(text):
                 return ids, True
             if len(ids) > self._max_tokens + MARGIN_TOKENS:
+                return ids, False
+        return self._encode_sparse(text, from_end=from_end) if self._drops_blanks else (ids, False)
+
+    def _encode_sparse(self, text: str, *, from_end: bool) -> tuple[Ids, bool]:
+        """Ids of a very long text of few tokens, read in parts from one end until there are enough.
+
+        Read are at most MOST_CHARACTERS, a run of blanks counted as one; the normalizer may leave at most
+        CHUNK_CHARACTERS of them.
+        """
+        found: list[Ids] = []
+        tokens = read = kept = 0
+        whole = True
+        for part in parts_at_blanks(text, CHUNK_CHARACTERS, self._is_dropped, from_end=from_end):
+            whole = part is not None and kept <= CHUNK_CHARACTERS and read <= MOST_CHARACTERS
+            if part is None or not whole or tokens > self._max_tokens + MARGIN_TOKENS:
+                whole = False
                 break
-        return ids, False
+            found.append(self._own_tokens(part))
+            tokens += len(found[-1])
+            read += len(part)
+            kept += len(self._normalized(part))
+        if from_end and not whole and tokens <= self._max_tokens:  # from its start it may have an end
+            ids, whole = self._encode_sparse(text, from_end=False)
+            if whole:
+                return ids, True
+        own = np.concatenate(found[::-1] if from_end else found) if found else NO_IDS
+        return np.array([*self._before, *own, *self._after], np.int32), whole
+
+    def _is_dropped(self, text: str) -> bool:
+        return not self._normalized(text).strip()
+
+    def _normalized(self, text: str) -> str:
+        normalizer = self._tokenizer.normalizer
+        try:
+            return text if normalizer is None else normalizer.normalize_str(text)
+        except (TypeError, UnicodeEncodeError):
+            raise InvalidRequest(NO_TEXT, param="input") from None
 
     def _encode_parts(self, text: str) -> Ids:
         """Ids of all of a very long text, tokenized in parts: at once they would take too much memory.
@@ -154,6 +199,18 @@ class ModelTokenizer:
             start = stop
         return np.array([*self._before, *np.concatenate(parts), *self._after], np.int32)
 
+    def _probe_blanks(self) -> bool:
+        """Whether blanks only part words, and each word's tokens are its own."""
+        if any(
+            re.search(r"\s", token.content) for token in self._tokenizer.get_added_tokens_decoder().values()
+        ):
+            return False
+        words = [self._own_tokens(word).tolist() for word in ("a", "bc")]
+        parted = [
+            self._own_tokens(f"{blank}a{blank}bc{blank}").tolist() for blank in (" ", *BLANKS, BLANKS * 2)
+        ]
+        return all(each == words[0] + words[1] for each in parted)
+
     def _own_tokens(self, text: str) -> Ids:
         """Ids of a text without special tokens."""
         ids = np.array(self._encodings([text])[0].ids, np.int32)
@@ -164,7 +221,7 @@ class ModelTokenizer:
             special = self._static is None
             return self._tokenizer.encode_batch_fast(texts, add_special_tokens=special) if texts else []
         except (TypeError, UnicodeEncodeError):
-            raise InvalidRequest("input holds a lone surrogate, which is not text", param="input") from None
+            raise InvalidRequest(NO_TEXT, param="input") from None
 
     def _check(self, ids: list[int], index: int) -> tuple[Ids, bool]:
         """Token ids from a client, with special tokens around them."""
@@ -195,6 +252,9 @@ class ModelTokenizer:
         if truncate == "none":
             found = len(ids) if whole else None
             raise ContextLengthExceeded(self._max_tokens, index=index, found=found)
+        if not whole and len(ids) <= self._max_tokens + MARGIN_TOKENS and not self._limited:
+            reason = f"input[{index}] has few tokens in more characters than are read; shorten it"
+            raise InvalidRequest(reason, param="input")
         before, after = len(self._before), len(self._after)
         text = ids[before : len(ids) - after]
         room = self._max_tokens - before - after

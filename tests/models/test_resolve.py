@@ -74,6 +74,15 @@ def test_a_relative_folder_counts_before_the_hub(tmp_path, monkeypatch, no_hub):
     assert model_name(".") == tmp_path.name
 
 
+@pytest.mark.parametrize("ending", ["", "/", "/.", "/../current"])
+def test_a_link_has_its_own_name(tmp_path, ending):
+    """So that a model keeps its name when the link is led elsewhere."""
+    (tmp_path / "v3").mkdir()
+    (tmp_path / "current").symlink_to("v3")
+    assert model_name(f"{tmp_path}/current{ending}") == "current"
+    assert resolve(f"{tmp_path}/current") == (tmp_path / "v3").resolve()
+
+
 @pytest.mark.parametrize(
     "name", ["/no/such/folder", "./missing", "a/b/c", "with blank", "", "http://x/y", "../up"]
 )

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
 from llmrs.models import tokenize
 from llmrs.models.tokenize import ModelTokenizer
-from tests.models.makers import VOCABULARY, make_tokenizer
+from tests.models.makers import VOCABULARY, make_tokenizer, write_json
+from tests.models.tokenizer_cases import KINDS, tokenizer_json
 
 MAX_TOKENS = 32
 
@@ -109,12 +110,73 @@ def test_a_long_text_of_few_tokens_is_read_whole(mine):
     assert not prepared.truncated
 
 
-def test_but_not_without_end(mine):
-    blanks = " " * 1_000_000 + "hello"
+SPARSE = {
+    "blanks-before": " " * 300_000 + "hello",
+    "blanks-after": "hello" + "\n" * 300_000,
+    "blanks-between": "hello" + " \t\n" * 400_000 + "big   world",
+    "controls": "\x01" * 300_000 + "hello",
+    "controls-around": "hello " + "\x01" * 300_000 + " world " + "\x01" * 400_000,
+    "accents": "hello" + "\u0301" * 150_000 + " " * 300_000 + "world",
+    "no-break": "\u00a0" * 100_000 + " " * 300_000 + "hello",
+    "specials": "[SEP]" + " " * 300_000 + "[MASK] [CLS]",
+    "a-long-word": "x" * 200_000 + " " * 300_000 + "end",
+}
+"""Texts of few tokens."""
+
+
+@pytest.mark.parametrize("text", SPARSE.values(), ids=SPARSE)
+@pytest.mark.parametrize("truncate", ["none", "end", "start"])
+def test_what_the_tokenizer_drops_counts_for_nothing(mine, path, text, truncate):
+    [prepared] = mine.prepare([text], truncate=truncate)
+    assert prepared.payload.tolist() == theirs(path).encode(text).ids
+    assert not prepared.truncated
+
+
+@pytest.mark.parametrize(("truncate", "direction"), [("end", "right"), ("start", "left")])
+def test_a_sparse_text_of_many_tokens_is_cut_where_it_should_be(mine, path, truncate, direction):
+    blanks = " " * 30_000
+    text = blanks.join(f"word{number} and" for number in range(16))
+    [prepared] = mine.prepare([text], truncate=truncate)
+    assert prepared.payload.tolist() == theirs(path, direction).encode(text).ids
+    assert prepared.truncated
     with pytest.raises(ContextLengthExceeded):
-        mine.prepare([blanks], truncate="none")
-    assert mine.prepare([blanks], truncate="start")[0].n_tokens == 3
-    assert mine.prepare([blanks], truncate="end")[0].truncated
+        mine.prepare([text], truncate="none")
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 300_000 + " end", "\u0301" * 4_000_000 + " end", "end " + "x" * 300_000]
+)
+def test_but_not_without_end(mine, text, monkeypatch):
+    """A word that is longer than a part cannot be read, nor is what is dropped read for ever."""
+    read = []
+    encodings = mine._encodings
+    monkeypatch.setattr(mine, "_encodings", lambda texts: read.extend(map(len, texts)) or encodings(texts))
+    with pytest.raises(ContextLengthExceeded):
+        mine.prepare([text], truncate="none")
+    assert sum(read) < 7 * tokenize.CHUNK_CHARACTERS
+    for truncate in ("end", "start"):
+        with pytest.raises(
+            InvalidRequest, match=r"input\[1\] has few tokens in more characters than are read"
+        ):
+            mine.prepare(["hello", text], truncate=truncate)
+
+
+def test_blanks_are_not_read_one_by_one(mine, monkeypatch):
+    read = []
+    encodings = mine._encodings
+    monkeypatch.setattr(mine, "_encodings", lambda texts: read.extend(map(len, texts)) or encodings(texts))
+    assert mine.prepare([" " * 16_000_000 + "hello"], truncate="none")[0].n_tokens == 3
+    assert sum(read) < 100
+
+
+def test_blanks_that_are_tokens_are_not_dropped(tmp_path):
+    kind = next(kind for kind in KINDS if kind.name == "Qwen2Tokenizer")
+    write_json(tmp_path / "tokenizer.json", tokenizer_json(kind))
+    tokenizer = ModelTokenizer(tmp_path / "tokenizer.json", max_tokens=MAX_TOKENS, vocabulary=1000)
+    text = " " * 300_000 + "hello"
+    assert len(theirs(tmp_path / "tokenizer.json").encode(text).ids) > MAX_TOKENS
+    with pytest.raises(ContextLengthExceeded):
+        tokenizer.prepare([text], truncate="none")
 
 
 def test_many_texts_are_tokenized_in_chunks(mine, monkeypatch):
@@ -156,6 +218,8 @@ def test_token_ids_outside_the_vocabulary(mine, ids):
 def test_a_lone_surrogate_is_not_text(mine):
     with pytest.raises(InvalidRequest, match="surrogate"):
         mine.prepare(["fine", "not \ud800 fine"], truncate="end")
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        mine.prepare([" " * 300_000 + "x" * 300_000 + "\ud800"], truncate="start")
 
 
 # -- other tokenizers -----------------------------------------------------------------------------
