@@ -36,6 +36,9 @@ has more tokens than the model takes. English has 4 to 5 characters a token."""
 MARGIN_TOKENS = 64
 """Tokens next to the window's edge may not be the text's own: the edge may lie inside a word."""
 
+PROBES = ("a", "the b", "1 . e")
+"""Texts that show which tokens are put around all."""
+
 NO_TEXT = "input holds a lone surrogate, which is not text"
 
 Ids = NDArray[np.int32]
@@ -293,10 +296,21 @@ class ModelTokenizer:
 
 
 def _special_tokens(tokenizer: Tokenizer, path: Path) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after an input."""
-    bare = tokenizer.encode("a", add_special_tokens=False).ids
-    full = tokenizer.encode("a").ids
-    for before in range(len(full) - len(bare) + 1):
-        if full[before : before + len(bare)] == bare:
-            return full[:before], full[before + len(bare) :]
-    raise ModelError(f"{path}: its post-processor changes tokens, which is not supported")
+    """The ids that the tokenizer puts before and after an input. Raises ModelError: not always the same."""
+    around = []
+    whole = [tokenizer.encode(text).ids for text in PROBES]
+    processor, tokenizer.post_processor = tokenizer.post_processor, None  # nobody else has the tokenizer yet
+    own = [tokenizer.encode(text).ids for text in PROBES]
+    tokenizer.post_processor = processor
+    for bare, full in zip(own, whole, strict=True):
+        places = [place for place in range(len(full)) if full[place : place + len(bare)] == bare]
+        if bare and places:
+            around.append([(full[:place], full[place + len(bare) :]) for place in places])
+        elif bare:
+            raise ModelError(f"{path}: its post-processor changes tokens, which is not supported")
+    common = [each for each in around[0] if all(each in others for others in around)] if around else []
+    if not common:
+        raise ModelError(
+            f"{path}: its post-processor does more than put tokens around texts, or it has no tokens"
+        )
+    return common[0]

@@ -73,6 +73,9 @@ vocab_size vocab_type wordpieces_prefix
 
 HARMLESS = frozenset(HARMLESS_KEYS.split())
 
+POINTLESS = 1e15
+"""No text is so long: larger limits may be written with a decimal point."""
+
 LARGE = ("model", "added_tokens")
 """Parts of tokenizer.json that hold its vocabulary."""
 
@@ -145,7 +148,10 @@ def read_longest(folder: Path) -> float:
     """The longest input that a tokenizer lets through, in tokens. Raises ModelError."""
     config = read_settings(folder / "tokenizer_config.json", optional=True)
     key = "model_max_length" if "model_max_length" in config.values else "max_len"
-    return config.number(key, default=1e30)  # as tokenizers without a limit say
+    longest = config.number(key, default=1e30)  # as tokenizers without a limit say
+    if isinstance(config.raw(key), float) and longest < POINTLESS:
+        raise ModelError(f"{config.path}: {key} is {longest}, expected a whole number")
+    return longest
 
 
 def read_truncation_side(folder: Path) -> Side:
@@ -228,7 +234,8 @@ def _take_special(special: Settings, key: str, value: Any, values: dict[str, Any
         values.update({_named(name): token for name, token in value.items()})
         return
     if key == "extra_special_tokens" and isinstance(value, list):
-        value = [*(values.get(key) or ()), *value]
+        listed = values.get(key)
+        value = [*(listed if isinstance(listed, list) else ()), *value]
     elif isinstance(value, dict):
         value = {**{name: field for name, field in value.items() if name != "__type"}, "special": True}
         value["__type"] = "AddedToken"
@@ -238,8 +245,9 @@ def _take_special(special: Settings, key: str, value: Any, values: dict[str, Any
 def _legacy(path: Path, values: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """The tokens of added_tokens.json."""
     listed = read_settings(path, optional=True)
-    extra = values.get("extra_special_tokens") or ()
-    special = {_content(value) for value in (*(values.get(key) for key in NAMED), *extra)}
+    extra = values.get("extra_special_tokens")
+    every = [*(values.get(key) for key in NAMED), *(extra if isinstance(extra, list) else ())]
+    special = {_content(value) for value in every}
     return {
         _id(listed, index): {
             "content": token,
@@ -300,7 +308,8 @@ def _id(place: Settings, value: Any) -> int:
 
 
 def _content(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
 
 
 def _named(key: str) -> str:

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, ModelError
 from llmrs.models import tokenize
@@ -244,6 +244,17 @@ def test_a_tokenizer_without_special_tokens(tmp_path):
     assert ids_of(tokenizer.prepare(["a b c", "a b c d e"], truncate="start")) == [[4, 5, 6], [5, 6, 7, 8]]
     with pytest.raises(InvalidRequest, match=r"input\[1\] holds no token"):
         tokenizer.prepare(["a", ""], truncate="none")
+
+
+@pytest.mark.parametrize("template", ["$A $A", "[CLS] $A [SEP] $A", "[CLS]"])
+def test_a_post_processor_that_does_more_than_put_tokens_around(tmp_path, template):
+    make_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ModelError, match="post-processor"):
+        ModelTokenizer(tmp_path / "tokenizer.json", max_tokens=8, vocabulary=VOCABULARY)
 
 
 def test_lowercase(tmp_path):

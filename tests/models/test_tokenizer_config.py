@@ -169,6 +169,32 @@ def test_settings_of_other_files_are_no_less_checked(folder):
         load_tokenizer(folder / "tokenizer.json")
 
 
+@pytest.mark.parametrize("value", [["[PAD]"], 3, {"content": ["[PAD]"]}, {"[PAD]": 0}])
+@pytest.mark.parametrize(
+    "key", ["pad_token", "own_token", "extra_special_tokens", "additional_special_tokens"]
+)
+def test_tokens_of_other_types(folder, key, value):
+    """In either file: refused, and no traceback."""
+    if value == ["[PAD]"] and key not in ("pad_token", "own_token"):
+        value = [["[PAD]"]]
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        write_json(folder / name, {key: value})
+        write_json(folder / "added_tokens.json", {"new": 900})
+        with pytest.raises(ModelError):
+            load_tokenizer(folder / "tokenizer.json")
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("value", [3, "a", [1], {"a": "b"}, {"a": None}])
+def test_added_tokens_of_other_types(folder, value):
+    for key in ("tokenizer_config.json", "added_tokens.json"):
+        content = {"added_tokens_decoder": value} if key == "tokenizer_config.json" else value
+        write_json(folder / key, content)
+        with pytest.raises(ModelError):
+            load_tokenizer(folder / "tokenizer.json")
+        (folder / key).unlink()
+
+
 def test_an_unknown_token_that_the_vocabulary_lacks(folder):
     """The library fails on it when a text has an unknown character."""
     write_json(folder / "tokenizer_config.json", {"unk_token": "unheard of", "added_tokens_decoder": {}})
@@ -208,11 +234,18 @@ def test_a_special_token_that_the_word_table_lacks(folder):
         ({"model_max_length": 8, "max_len": 9}, 8),
         ({"model_max_length": None, "max_len": 9}, 1e30),
         ({}, 1e30),
+        ({"model_max_length": 1e30}, 1e30),
     ],
 )
 def test_the_longest_input_of_a_tokenizer(tmp_path, config, longest):
     write_json(tmp_path / "tokenizer_config.json", config)
     assert read_longest(tmp_path) == longest
+
+
+def test_a_length_that_is_no_whole_number(tmp_path):
+    write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 16.0})
+    with pytest.raises(ModelError, match=r"model_max_length is 16\.0, expected a whole number"):
+        read_longest(tmp_path)
 
 
 # -- vocabularies ---------------------------------------------------------------------------------
