@@ -331,6 +331,8 @@ class Collector:
             group.matrix[start:stop] = rows
         if vectors.n_tokens is not None:
             group.n_tokens[start:stop] = vectors.n_tokens[row : row + n]
+        if vectors.cut is not None:
+            group.cut += sum(vectors.cut[row : row + n])
         group.batch_texts = max(group.batch_texts, len(vectors.matrix))
         group.remaining -= n
         if group.remaining == 0:

@@ -241,7 +241,7 @@ class Config:
         "auto",
         choice("auto", "native", "cl100k", "reject"),
         "how token ids are read: native as the model's own, cl100k as OpenAI's, reject answers 400; auto: "
-        "cl100k, and as they are for openai backends",
+        "cl100k, and as they are for backends that may be OpenAI",
         per_model=True,
     )
     truncate: str | None = option(
@@ -481,11 +481,11 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{given('processes')}: an installed backend ({given('backend_type')}) runs in one process"
     if config.has_engine_process and config.worker_class != "llmrs":
         yield f"{given('processes')} contradicts {given('worker_class')}: set worker_class to llmrs"
-    takes_ids = not config.uses_http_backend or config.backend_protocol in ("auto", "openai")
+    takes_ids = not config.uses_http_backend or config.backend_protocol in ("auto", "openai", "tei")
     if config.token_ids == "native" and not takes_ids:
         yield (
-            f"{given('token_ids')} contradicts {given('backend_protocol')}: only openai backends take token "
-            "ids, set token_ids to cl100k or reject"
+            f"{given('token_ids')} contradicts {given('backend_protocol')}: only openai and tei backends "
+            "take token ids, set token_ids to cl100k or reject"
         )
     if config.truncate == "chunk_mean" and config.uses_http_backend:
         yield (

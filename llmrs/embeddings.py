@@ -39,6 +39,18 @@ OutputDtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary"
 """
 
 
+class CallOptions(NamedTuple):
+    """What an HTTP backend is told about inputs: those of one call have the same.
+
+    Attributes:
+        truncate: what it shall do with inputs that are too long; None: what it does by itself.
+        dimensions: how wide their vectors shall be; None: as wide as they are.
+    """
+
+    truncate: Truncate | None = None
+    dimensions: int | None = None
+
+
 class Prepared(NamedTuple):
     """One input, ready for its backend.
 
@@ -52,6 +64,7 @@ class Prepared(NamedTuple):
             the tokens of all.
         weight: of a chunk, its tokens without special ones and the prompt's.
         owner: index of the input in its request, where that is not its own place among the texts computed.
+        options: what an HTTP backend is told about it beside the input itself; None: nothing.
     """
 
     payload: Any
@@ -60,6 +73,7 @@ class Prepared(NamedTuple):
     chunks: tuple[Prepared, ...] = ()
     weight: int = 0
     owner: int | None = None
+    options: CallOptions | None = None
 
     @property
     def key(self) -> Hashable:
@@ -67,19 +81,22 @@ class Prepared(NamedTuple):
         payload = self.payload
         if isinstance(payload, np.ndarray):
             return payload.tobytes()
-        return tuple(payload) if isinstance(payload, list) else payload
+        told = tuple(payload) if isinstance(payload, list) else payload
+        return told if self.options is None else (told, self.options)
 
 
 class Vectors(NamedTuple):
     """A backend's answer to one batch: row i of `matrix` is input i's vector.
 
     `n_tokens` gives the tokens read per input where the backend counted them itself, `cells` the
-    places for tokens that were computed, padding included, where it knows that.
+    places for tokens that were computed, padding included, where it knows that. `cut` tells of each input
+    whether the backend cut it, where it was the backend that did.
     """
 
     matrix: Matrix
     n_tokens: Sequence[int] | None = None
     cells: int | None = None
+    cut: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class ServiceError(LlmrsError):
         """
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        if index is not None:
+        if index is not None and self.param in (None, "input"):
             twin.message = f"{self.message} (input[{index}])"
             twin.param = "input"
         twin.args = (twin.message,)

@@ -41,15 +41,16 @@ class Group:
         call_headers: header lines for a backend that computes for this request alone.
         matrix: float32 [n, dimensions], complete once `done` and `error` is None.
         n_tokens: tokens read per text.
+        cut: how many of its texts the backend has cut.
         error: why there is no matrix.
         done: whether it was answered. A done group's remaining texts are skipped.
         queued_at, started_at, finished_at: clock readings, in seconds; 0 until they happen.
     """
 
     __slots__ = (
-        "abandoned", "at_door", "backlog", "batch_cap", "batch_texts", "bulk", "call_headers", "deadline",
-        "done", "error", "finished_at", "matrix", "n_tokens", "next", "notify", "prepared", "queued_at",
-        "remaining", "started_at", "waiting",
+        "abandoned", "at_door", "backlog", "batch_cap", "batch_texts", "bulk", "call_headers", "cut",
+        "deadline", "done", "error", "finished_at", "matrix", "n_tokens", "next", "notify", "prepared",
+        "queued_at", "remaining", "started_at", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Group:
         self.call_headers = b""
         self.prepared: Sequence[Prepared] = ()
         self.n_tokens: list[int] = []
+        self.cut = 0
         self.matrix: Matrix | None = None
         self.error: ServiceError | None = None
         self.done = False

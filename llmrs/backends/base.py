@@ -97,6 +97,31 @@ class Backend(ABC):
             InvalidRequest: token ids out of range, or not accepted by this backend.
         """
 
+    def prepare_for(
+        self, inputs: Sequence[Input], *, truncate: Truncate | None, prompt: str, dimensions: int | None
+    ) -> list[Prepared]:
+        """As `prepare`, for a request that wants vectors of `dimensions` numbers.
+
+        By default those are made by whoever called, of the whole vectors. A backend that `shortens` makes
+        them itself: all numbers of its vectors beyond `dimensions` are zero.
+        """
+        return self.prepare(inputs, truncate=truncate, prompt=prompt)
+
+    @property
+    def forwards_ids(self) -> bool:
+        """Whether token ids may go there although nobody knows their vocabulary. By default they may not."""
+        return False
+
+    @property
+    def shortens(self) -> bool:
+        """Whether it makes shorter vectors where they are asked for. By default it does not."""
+        return False
+
+    @property
+    def always_normalizes(self) -> bool:
+        """Whether its vectors have length 1 because it cannot be told otherwise. By default it can."""
+        return False
+
     @abstractmethod
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
         """Vectors of a batch, float32 [len(batch), dimensions], in order.

@@ -48,6 +48,7 @@ class Found(NamedTuple):
 class _Model(NamedTuple):
     name: str
     max_input_tokens: int | None
+    owner: str | None = None
 
 
 def discover(transport: Transport, config: Config, deadline: float) -> Found:
@@ -80,6 +81,7 @@ class _Search:
         self._deadline = deadline
         self._refused = False
         self._tried: list[str] = []
+        self._got: dict[str, dict[str, Any]] = {}
 
     def nothing_found(self) -> str:
         """Why the search has come to nothing: what was asked, and what was answered."""
@@ -94,27 +96,45 @@ class _Search:
         """Protocols to try, most telling first, each with the model it would serve."""
         config = self._config
         wanted = config.backend_protocol
-        info = self._get("/info") if wanted in ("auto", "tei") else {}
-        ceiling = _positive(info.get("max_client_batch_size"))
-        if ceiling and isinstance(info.get("model_id"), str):
-            model = self._model(info["model_id"], info.get("max_input_length"))
-            yield TEI(max_items=ceiling), model
+        if wanted in ("auto", "tei"):
+            yield from self._tei()
+        if wanted == "auto" and self._get("/api/tags").get("models") and not self._is_llmrs():
+            yield from self._ollama()
         if wanted in ("auto", "openai"):
             yield from self._openai()
         if wanted in ("auto", "embed"):
             yield Embed(batch_size=config.batch_size), self._model()
         if wanted in ("auto", "tei"):
-            yield TEI(), self._model()
+            yield TEI(takes_empty=True), self._model()  # something like it, for all that is known
         if wanted in ("auto", "ollama"):
-            model = self._listed("/api/tags", "models", "name")
-            yield Ollama(model.name), model
+            yield from self._ollama()
+
+    def _tei(self) -> Iterator[tuple[Protocol, _Model]]:
+        """text-embeddings-inference, known by its /info; llmrs' own imitates that, but has several models."""
+        info = self._get("/info")
+        ceiling = _positive(info.get("max_client_batch_size"))
+        if not ceiling or not isinstance(info.get("model_id"), str):
+            return
+        if not (llmrs := self._is_llmrs()) or self._config.backend_protocol == "tei":
+            calls = _positive(info.get("max_concurrent_requests"))
+            model = self._model(info["model_id"], info.get("max_input_length"))
+            yield TEI(max_items=ceiling, max_calls=calls, takes_empty=llmrs), model
+
+    def _ollama(self) -> Iterator[tuple[Protocol, _Model]]:
+        model = self._listed("/api/tags", "models", "name")
+        yield Ollama(model.name), model
 
     def _openai(self) -> Iterator[tuple[Protocol, _Model]]:
         # Infinity serves at the root unless told otherwise.
         for prefix in ("/v1", ""):
             model = self._listed(f"{prefix}/models", "data", "id")
             for base64 in (True, False):
-                yield OpenAI(model.name, path=f"{prefix}/embeddings", base64=base64), model
+                path, owner = f"{prefix}/embeddings", model.owner
+                yield OpenAI(model.name, path=path, base64=base64, owner=owner), model
+
+    def _is_llmrs(self) -> bool:
+        """Whether it is another llmrs, which speaks several protocols, and OpenAI's to its full extent."""
+        return self._listed("/v1/models", "data", "id").owner == "llmrs"
 
     def try_out(self, protocol: Protocol) -> Reply | None:
         """The answer to a short text if the backend speaks `protocol`, None if it does not."""
@@ -136,11 +156,14 @@ class _Search:
         return None
 
     def _get(self, path: str) -> dict[str, Any]:
-        """The JSON object at `path`, empty if there is none.
+        """The JSON object at `path`, empty if there is none; asked for once."""
+        if path not in self._got:
+            self._got[path] = self._fetch(path)
+        return self._got[path]
 
-        Only the answer to a text's embedding decides: a list may need other rights than embedding, or
-        be missing. But without a configured name it is the list that names the model.
-        """
+    def _fetch(self, path: str) -> dict[str, Any]:
+        # Only the answer to a text's embedding decides: a list may need other rights than embedding, or
+        # be missing. But without a configured name it is the list that names the model.
         answer = self._transport.get(path, deadline=self._deadline, limit=MAX_LISTING)
         if _not_yet(answer) and self._config.model_name is None:
             raise UpstreamError(f"the backend is not ready (GET {path}: HTTP {answer.status})")
@@ -154,12 +177,25 @@ class _Search:
         listed = self._get(path).get(key)
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
         wanted = self._config.model_name
-        entry = next((entry for entry in entries if wanted in (None, entry.get(name))), {})
-        return self._model(entry.get(name), entry.get("max_input_tokens") or entry.get("max_model_len"))
+        entry = next((entry for entry in entries if wanted is None or _names(entry.get(name), wanted)), {})
+        details = entry.get("details")
+        longest = (
+            entry.get("max_input_tokens")
+            or entry.get("max_model_len")
+            or (details.get("context_length") if isinstance(details, dict) else None)
+        )
+        owners = {owner for each in entries if isinstance(owner := each.get("owned_by"), str)}
+        owner = owners.pop() if len(owners) == 1 else None
+        return self._model(entry.get(name), longest)._replace(owner=owner)
 
     def _model(self, name: object = None, max_input_tokens: object = None) -> _Model:
         found = name if isinstance(name, str) and name else DEFAULT_MODEL
         return _Model(self._config.model_name or found, _positive(max_input_tokens))
+
+
+def _names(listed: object, wanted: str) -> bool:
+    """Whether a listed name is the wanted one. Ollama's have a tag, which may be left out."""
+    return listed in (wanted, f"{wanted}:latest")
 
 
 def _not_yet(answer: Answer) -> bool:

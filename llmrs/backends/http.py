@@ -18,33 +18,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
-import msgspec
-import numpy as np
-
-from llmrs.backends.base import CALL_HEADERS, Backend
+from llmrs.backends.answers import Unshortened, assemble, check_width
+from llmrs.backends.asking import Asker
+from llmrs.backends.base import Backend
+from llmrs.backends.calls import Call
 from llmrs.backends.connections import Broken
 from llmrs.backends.discovery import PROBE, Found, discover
-from llmrs.backends.parts import share_out, split
+from llmrs.backends.preparing import prepare_one
 from llmrs.backends.protocols import Protocol, Reply
 from llmrs.backends.pulse import Pulse
-from llmrs.backends.refusals import (
-    Failed,
-    FailedOnInput,
-    Unreadable,
-    described,
-    encoding_of,
-    may_blame_input,
-    refusal,
-)
+from llmrs.backends.refusals import FailedOnInput, may_blame_input
 from llmrs.backends.sizes import Size, Sizes
 from llmrs.backends.transport import Transport, ignored_proxy
 from llmrs.backends.vitals import health_path, is_well
 from llmrs.config import Config
-from llmrs.embeddings import Input, Limits, ModelInfo, Prepared, Truncate, Vectors
+from llmrs.embeddings import CallOptions, Input, Limits, ModelInfo, Prepared, Truncate, Vectors
 from llmrs.errors import (
-    ContextLengthExceeded,
     DeadlineExceeded,
-    InvalidRequest,
     QueueFull,
     UpstreamError,
     UpstreamRejected,
@@ -57,16 +47,7 @@ DEFAULT_SLOTS = 4
 """Batches in flight where `workers` is not set: enough to hide a network's round trips."""
 
 TRIES = 3
-"""Most times a batch is sent, to a backend that answers it with 429 or to several."""
-
-BACKOFF = 0.25
-"""Seconds before the second try, doubled for the third, where the backend names none (TEI does not)."""
-
-LONGEST_VECTOR = 512 << 10
-"""Bytes of one vector's JSON: 16,384 numbers of 32 characters, twice the widest model known."""
-
-LONGEST_ANSWER = 256 << 20
-"""Bytes of a whole answer, whatever the batch: what llmrs will hold in memory for one."""
+"""Most times a batch is sent, to several backends."""
 
 HELLO_SECONDS = 10.0
 """How long a backend that failed may take for one short text: it may have batches to compute first."""
@@ -76,7 +57,7 @@ class Unanswered(UpstreamError):
     """A health check got no answer in time; a backend may also be too busy for one."""
 
 
-def open_address(config: Config, url: str, *, tries: int = TRIES) -> HttpBackend:
+def open_address(config: Config, url: str, *, patient: bool = True) -> HttpBackend:
     """The backend at `url`. Does no I/O, and succeeds while the backend is absent.
 
     Raises ConfigError if the address is not valid.
@@ -91,7 +72,7 @@ def open_address(config: Config, url: str, *, tries: int = TRIES) -> HttpBackend
             "backend %s is asked directly: backends are not reached through a proxy, and %s has no effect"
         )
         log.warning(message, url, proxy)
-    return HttpBackend(config, transport, tries=tries)
+    return HttpBackend(config, transport, patient=patient)
 
 
 class HttpBackend(Backend):
@@ -106,19 +87,21 @@ class HttpBackend(Backend):
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
     counts_tokens = False
 
-    def __init__(self, config: Config, transport: Transport, *, tries: int = TRIES) -> None:
-        """`tries` is how often a batch is sent to a backend that is busy."""
+    def __init__(self, config: Config, transport: Transport, *, patient: bool = True) -> None:
+        """`patient` is whether a batch waits for a backend that is busy."""
         self.kind = config.backend_protocol
         self.address = transport.address
         self._config = config
         self._transport = transport
-        self._tries = tries
         self._found: Found | None = None
         self._health_path: str | None = None
         self._searching = threading.Lock()
         self._pulse = Pulse()
         self.sizes = Sizes()
         self._trouble: str | None = None
+        slots = config.workers or DEFAULT_SLOTS
+        self._asker = Asker(transport, patience=config.queue_seconds if patient else 0, slots=slots)
+        self._shortens = True
 
     @property
     def info(self) -> ModelInfo:
@@ -132,40 +115,61 @@ class HttpBackend(Backend):
         return Limits(
             batch_size=min(config.batch_size, self._most(bounds).items),
             batch_tokens=min(config.max_batch_tokens, bounds.max_tokens),
-            slots=config.workers or DEFAULT_SLOTS,
+            slots=min(self._asker.room.calls, bounds.max_calls),
         )
 
     @property
-    def takes_ids(self) -> bool:
-        """Whether an input may be a list of token ids, as far as is known."""
-        return self._found is None or self._found.protocol.takes_ids
+    def protocol(self) -> Protocol | None:
+        """What it speaks; None while that is not known."""
+        return self._found.protocol if self._found else None
+
+    @property
+    def speaks(self) -> tuple[str, ...]:
+        """The same for backends that can be told the same."""
+        return (self.kind, *sorted(self.protocol.truncates if self.protocol else ()))
+
+    @property
+    def forwards_ids(self) -> bool:
+        return self.protocol is not None and self.protocol.forwards_ids
+
+    @property
+    def shortens(self) -> bool:
+        if self._config.allow_any_dimensions or not self._shortens:
+            return False
+        return self._found is None or self._found.protocol.shortens
+
+    @property
+    def always_normalizes(self) -> bool:
+        found = self._found
+        return found is not None and found.info.normalized and not found.protocol.keeps_lengths
 
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = None, prompt: str = ""
     ) -> list[Prepared]:
         """Make inputs ready: texts stay texts, token ids are passed on to backends that take them.
 
-        A text's `n_tokens` is an estimate, a quarter of its UTF-8 bytes plus two special tokens; it
-        balances batches, and divides the total that the backend reports.
+        `truncate` is what the backend is told of inputs that are too long; None tells it nothing.
 
-        `truncate` has no effect: only the backend can count tokens, and those that can be told are
-        told not to cut, so an over-long input is refused and never cut without a word.
+        Raises:
+            InvalidRequest, ContextLengthExceeded: see `preparing`.
         """
-        return [self._prepare_one(index, value, prompt) for index, value in enumerate(inputs)]
+        return self.prepare_for(inputs, truncate=truncate, prompt=prompt, dimensions=None)
 
-    def _prepare_one(self, index: int, value: Input, prompt: str) -> Prepared:
-        if isinstance(value, str):
-            text = prompt + value
-            try:
-                return Prepared(text, len(text.encode()) // 4 + 2)
-            except UnicodeEncodeError:
-                raise InvalidRequest(f"input[{index}] is not valid Unicode", param="input") from None
-        if not self.takes_ids:
-            raise InvalidRequest(f"input[{index}]: the backend takes texts, not token ids", param="input")
-        longest = self.info.max_input_tokens
-        if longest is not None and len(value) > longest:
-            raise ContextLengthExceeded(longest, index=index, found=len(value))
-        return Prepared(value, len(value))
+    def prepare_for(
+        self, inputs: Sequence[Input], *, truncate: Truncate | None, prompt: str, dimensions: int | None
+    ) -> list[Prepared]:
+        """See `prepare`. Vectors are shortened by the backend where it `shortens`, else by the caller."""
+        if not self.shortens or dimensions == self.info.dimensions:
+            dimensions = None
+        options, protocol, longest = (
+            CallOptions(truncate, dimensions),
+            self.protocol,
+            self.info.max_input_tokens,
+        )
+        return [
+            prepare_one(index, value, prompt, options, protocol, longest)
+            for index, value in enumerate(inputs)
+        ]
 
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
         """Vectors of a batch, in as many requests as the backend's limits and kinds of input ask for.
@@ -179,17 +183,13 @@ class HttpBackend(Backend):
         """
         deadline = time.monotonic() + timeout
         with self._reporting():
-            protocol, info = self._reach(deadline)
-            items = [msgspec.json.encode(item.payload) for item in batch]
-            texts = [isinstance(item.payload, str) for item in batch]
-            if not protocol.takes_ids and not all(texts):
-                raise UpstreamRejected("the backend takes texts, not token ids", param="input")
-            most = self._most(protocol)
-            parts = split(items, texts, max_items=most.items, max_bytes=most.n_bytes)
-            replies = [self._embed(protocol, [items[i] for i in part], deadline) for part in parts]
-            for reply in replies:
-                _check_width(reply, info)
-        return _assemble(batch, parts, replies)
+            found = self._reach(deadline)
+
+            def ask(items: list[bytes], options: CallOptions | None) -> Reply:
+                return self._ask_part(found, items, options, deadline)
+
+            parts = Call(self._transport, found, batch, deadline, self._most(found.protocol), ask).parts()
+        return assemble(batch, parts, found.info)
 
     def check(self, *, timeout: float) -> None:
         """Return if the backend answers: the search for its protocol while unknown, then what `vitals` asks.
@@ -210,6 +210,7 @@ class HttpBackend(Backend):
         """Find out anew, at the next use, what the backend is: it may have been replaced."""
         self._found = None
         self.sizes.forget()
+        self._shortens = True
 
     def close(self) -> None:
         self._transport.close()
@@ -231,16 +232,31 @@ class HttpBackend(Backend):
                 self._searching.release()
         return self._found
 
-    def _embed(self, protocol: Protocol, items: list[bytes], deadline: float) -> Reply:
+    def _ask_part(
+        self, found: Found, items: list[bytes], options: CallOptions | None, deadline: float
+    ) -> Reply:
+        """The vectors of some of a batch's inputs, as wide as they were asked for."""
+        reply = self._embed(found, items, options, deadline)
+        try:
+            check_width(reply, found.info, options)
+        except Unshortened:
+            self._shortens = False
+            raise
+        return reply
+
+    def _embed(self, found: Found, items: list[bytes], options: CallOptions | None, deadline: float) -> Reply:
         """One request's vectors. Its inputs are to blame for a failure only if the backend embeds others."""
         began = time.monotonic()
+        protocol, info = found
         try:
-            reply = self._ask(protocol, items, deadline)
+            reply = self._asker.ask(protocol, items, deadline, options, info.max_input_tokens)
         except UpstreamRejected as error:
             certain = len(items) == 1 or isinstance(error, UpstreamTooLong)
             if not certain and not self._lives(protocol, began, deadline):
                 raise UpstreamError("the backend refuses every input") from None
-            self.sizes.refused(items, certain=True)
+            # Where it was told to refuse a long text, that says nothing of the call's size.
+            if not (isinstance(error, UpstreamTooLong) and options and options.truncate == "none"):
+                self.sizes.refused(items, certain=True)
             raise
         except UpstreamError as error:
             # What ended a connection may have ended a process: each time it counts whether there is another.
@@ -264,37 +280,12 @@ class HttpBackend(Backend):
     def _embeds(self, protocol: Protocol, deadline: float) -> bool:
         """Whether the backend embeds a short text; one that is too busy to do so may."""
         try:
-            self._ask(protocol, [PROBE], deadline)
+            self._asker.ask(protocol, [PROBE], deadline)
         except QueueFull:
             return True
         except (UpstreamError, UpstreamRejected, DeadlineExceeded):
             return False
         return True
-
-    def _ask(self, protocol: Protocol, items: list[bytes], deadline: float) -> Reply:
-        """One request's vectors; waits out a 429 as long as the deadline allows."""
-        body = protocol.body(items)
-        limit = min(LONGEST_VECTOR * (len(items) + 1), LONGEST_ANSWER)
-        for attempt in range(self._tries):
-            # A backend that knows the header, as llmrs does, drops what nobody waits for any more.
-            left = max(deadline - time.monotonic(), 0.001)  # 0 would be no time but an error
-            lines = b"x-request-timeout: %.3f\r\n%b" % (left, CALL_HEADERS.get())
-            answer = self._transport.post(protocol.path, body, deadline=deadline, limit=limit, lines=lines)
-            if answer.status == 200:
-                if encoding_of(answer):
-                    raise Failed(answer.status, described(answer))
-                try:
-                    return protocol.read(answer.body, answer.headers, len(items))
-                except UpstreamError as error:
-                    raise Unreadable(error.message) from None
-            if answer.status != 429:
-                raise refusal(answer, self.info.max_input_tokens)
-            wait = answer.retry_after
-            pause = BACKOFF * 2**attempt if wait is None else wait
-            if attempt + 1 == self._tries or time.monotonic() + pause >= deadline:
-                break
-            time.sleep(pause)
-        raise QueueFull("the backend is busy", retry_after=pause)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -319,28 +310,3 @@ class HttpBackend(Backend):
             log.info("backend %s embeds again", self.address)
         else:
             log.warning("backend %s: %s", self.address, trouble)
-
-
-def _check_width(reply: Reply, info: ModelInfo) -> None:
-    width = reply.matrix.shape[1]
-    if width != info.dimensions:
-        raise UpstreamError(f"the backend's vectors had {info.dimensions} dimensions and now have {width}")
-
-
-def _assemble(batch: Sequence[Prepared], parts: list[list[int]], replies: list[Reply]) -> Vectors:
-    """One matrix of the parts' replies, and the tokens of each input where the backend counted them."""
-    counts = [item.n_tokens for item in batch]
-    counted = False
-    for part, reply in zip(parts, replies, strict=True):
-        if reply.n_tokens is None or reply.n_tokens < len(part):  # no input has less than one token
-            continue
-        counted = True
-        for i, share in zip(part, share_out(reply.n_tokens, [counts[i] for i in part]), strict=True):
-            counts[i] = share
-    if len(parts) == 1:
-        matrix = replies[0].matrix
-    else:
-        matrix = np.empty((len(batch), replies[0].matrix.shape[1]), dtype=np.float32)
-        for part, reply in zip(parts, replies, strict=True):
-            matrix[part] = reply.matrix
-    return Vectors(matrix, counts if counted else None)

@@ -21,10 +21,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
+from llmrs.backends.asking import BACKOFF
 from llmrs.backends.base import MIN_TRY, Backend, ReplicaState, Retries
 from llmrs.backends.budget import RetryBudget
 from llmrs.backends.connections import Broken
-from llmrs.backends.http import BACKOFF, DEFAULT_SLOTS, TRIES, HttpBackend, open_address
+from llmrs.backends.http import DEFAULT_SLOTS, TRIES, HttpBackend, open_address
 from llmrs.backends.refusals import Failed, FailedOnInput
 from llmrs.backends.replica import Replica
 from llmrs.backends.roster import WAIT, Errand, Roster
@@ -58,7 +59,7 @@ def open_http(config: Config) -> Backend:
     if len(urls) == 1:
         return open_address(config, urls[0])
     # A busy backend is not asked again at once: its peers may have room.
-    backends = [open_address(config, url, tries=1) for url in urls]
+    backends = [open_address(config, url, patient=False) for url in urls]
     for backend in backends:
         backend.sizes.peers = [peer.sizes for peer in backends if peer is not backend]
     return BackendPool(config, backends)
@@ -134,13 +135,39 @@ class BackendPool(Backend):
         self._trials.tend(self._replicas[position])
 
     def prepare(
-        self, inputs: Sequence[Input], *, truncate: Truncate | None = "none", prompt: str = ""
+        self, inputs: Sequence[Input], *, truncate: Truncate | None = None, prompt: str = ""
     ) -> list[Prepared]:
         """Make inputs ready for any of the backends; see `HttpBackend.prepare`."""
-        known = [replica.backend for replica in self._replicas if replica.in_service]
-        narrowest = next((backend for backend in known if not backend.takes_ids), None)
-        backend = narrowest or (known[0] if known else self._replicas[0].backend)
-        return backend.prepare(inputs, truncate=truncate, prompt=prompt)
+        return self.prepare_for(inputs, truncate=truncate, prompt=prompt, dimensions=None)
+
+    def prepare_for(
+        self, inputs: Sequence[Input], *, truncate: Truncate | None, prompt: str, dimensions: int | None
+    ) -> list[Prepared]:
+        """The same for vectors of `dimensions` numbers, which only all backends together may shorten."""
+        dimensions = dimensions if self.shortens else None
+        backends = self._known or [self._replicas[0].backend]
+        # They may speak different protocols, and a batch goes to any of them: each has a say.
+        speakers = {backend.speaks: backend for backend in backends}
+        prepared: list[Prepared] = []
+        for backend in speakers.values():
+            prepared = backend.prepare_for(inputs, truncate=truncate, prompt=prompt, dimensions=dimensions)
+        return prepared
+
+    @property
+    def _known(self) -> list[HttpBackend]:
+        return [replica.backend for replica in self._replicas if replica.in_service]
+
+    @property
+    def forwards_ids(self) -> bool:
+        return bool(self._known) and all(backend.forwards_ids for backend in self._known)
+
+    @property
+    def shortens(self) -> bool:
+        return all(backend.shortens for backend in self._known)
+
+    @property
+    def always_normalizes(self) -> bool:
+        return any(backend.always_normalizes for backend in self._known)
 
     def embed(self, batch: Sequence[Prepared], *, timeout: float) -> Vectors:
         """Vectors of a batch by whichever backend gives them; see `HttpBackend.embed` for the errors."""

@@ -27,6 +27,9 @@ TOO_LONG = re.compile(
 """What vLLM, OpenAI, text-embeddings-inference, Ollama, llama.cpp, LocalAI and llmrs say of such an input,
 and PyTorch where a text has more tokens than the model has positions."""
 
+EMPTY = re.compile(rb'"Empty"|cannot be empty|must not be empty', re.IGNORECASE)
+"""What text-embeddings-inference and others say of an empty text."""
+
 ENCODINGS = ("gzip", "deflate", "br", "zstd", "compress")
 
 
@@ -92,6 +95,8 @@ def refusal(answer: Answer, longest: int | None) -> ServiceError:
     # llama.cpp answers 500 to what is too long for it.
     if answer.status in (*REJECTED, 500) and says_too_long(answer):
         return UpstreamTooLong(longest)
+    if answer.status in REJECTED and EMPTY.search(answer.body):
+        return UpstreamRejected("the backend refused the input as empty", param="input")
     if answer.status in REJECTED:
         return UpstreamRejected("the backend refused the input as invalid or too long", param="input")
     if answer.status in (401, 403):

@@ -104,9 +104,7 @@ class ServedModel:
         # First, because these may raise, and what comes after would have to be given back.
         self._translate_ids = translator(
             config.token_ids,
-            forwards_ids=(lambda: backend.kind in ("openai", "auto"))
-            if backend.waits_on == "network"
-            else None,
+            forwards_ids=(lambda: backend.forwards_ids) if backend.waits_on == "network" else None,
         )
         if not config.uses_http_backend:
             check_default(backend.info.prompts, config.default_prompt)
@@ -217,7 +215,7 @@ class ServedModel:
         """
         if self._metrics.tei is not None:
             self._metrics.tei.count_request(len(request.inputs))
-        self.check_dimensions(request.dimensions, self.info.dimensions)
+        self._check(request, self.info.dimensions)
         if self._draining():
             raise NotReady("the server is shutting down", retry_after=1)
         if self.watchdog.reason is not None:
@@ -247,11 +245,11 @@ class ServedModel:
             self.requests -= 1
             if group is not None:
                 self.collector.cancel(group)
-        self.check_dimensions(request.dimensions, matrix.shape[1])
+        self._check(request, matrix.shape[1])
         answer = Answer(
             matrix,
             sum(group.n_tokens),
-            sum(text.truncated for text in prepared),
+            sum(text.truncated for text in prepared) + group.cut,
             0 if texts is prepared else sum(bool(text.chunks) for text in prepared),
             prepared_at - began,
             began - arrived + group.started_at - group.queued_at,
@@ -284,6 +282,20 @@ class ServedModel:
             self.requests -= 1
             self.collector.cancel(group)
 
+    def _check(self, request: EmbeddingRequest, native: int | None) -> None:
+        """Raise InvalidRequest unless vectors can be made what a request wants, as far as is known.
+
+        `native` is their width. An HTTP backend may not be known before its answer.
+        """
+        self.check_dimensions(request.dimensions, native)
+        if request.normalize is False and self.backend.always_normalizes:
+            field = "normalize_embeddings" if request.form == "legacy" else "normalize"
+            raise InvalidRequest(
+                f"{field} must not be false: the backend ({self.backend.kind}) gives vectors of length 1 and "
+                "cannot be told otherwise",
+                param=field,
+            )
+
     def check_dimensions(self, wanted: int | None, native: int | None) -> None:
         """Raise InvalidRequest unless vectors of the model may be cut to the wanted width.
 
@@ -297,7 +309,7 @@ class ServedModel:
             reason = f"at most {native}"
         elif declared and wanted not in declared:
             reason = f"one of {', '.join(map(str, (*declared, native)))}"
-        elif not declared and not self.config.allow_any_dimensions:
+        elif not declared and not self.config.allow_any_dimensions and not self.backend.shortens:
             reason = (
                 f"{native}, because the model declares no smaller sizes (allow_any_dimensions lifts that)"
             )
@@ -353,7 +365,13 @@ class ServedModel:
             request.input_type,
             self.config.default_prompt or "",
         )
-        prepare = partial(self.backend.prepare, inputs, truncate=truncate, prompt=prompt)
+        prepare = partial(
+            self.backend.prepare_for,
+            inputs,
+            truncate=truncate,
+            prompt=prompt,
+            dimensions=request.dimensions,
+        )
         if not self.backend.counts_tokens:
             return prepare()  # which only estimates the tokens: the backend keeps its own limit
         if sum(map(len, inputs)) > INLINE_CHARACTERS:

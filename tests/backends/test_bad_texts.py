@@ -21,7 +21,7 @@ SHAPES = {
     "openai": (shapes.openai(), "input"),
     "embed": (shapes.embed(), "texts"),
     "tei": (shapes.tei(max_client_batch_size=32), "inputs"),
-    "ollama": (shapes.ollama(), "input"),
+    "ollama": (shapes.ollama(unit=False), "input"),
 }
 BATCH = 32
 TEXTS = 200

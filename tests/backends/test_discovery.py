@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 
 from llmrs.backends.pool import open_http
@@ -29,7 +30,7 @@ def backend_at(service, suffix="", **options):
         (shapes.embed("embeddings"), "embed", "/embed", "default", None),
         (shapes.tei(), "tei", "/embed", "org/tei-model", 256),
         (shapes.tei(info=False), "tei", "/embed", "default", None),
-        (shapes.ollama(), "ollama", "/api/embed", "minilm:latest", None),
+        (shapes.ollama(), "ollama", "/api/embed", "minilm:latest", 256),
     ],
     ids=["openai", "openai at the root", "embed", "embeddings", "tei", "tei without info", "ollama"],
 )
@@ -43,9 +44,12 @@ def test_each_protocol_is_found_and_used(shape, kind, path, name, longest, named
         backend.check(timeout=5)
         info = backend.info
         assert (backend.kind, info.name, info.dimensions) == (kind, name, WIDTH)
-        assert (info.max_input_tokens, info.normalized) == (longest, False)
-        vectors = backend.embed(backend.prepare(["a b", "", "é"]), timeout=5)
-        assert vectors.matrix.tolist() == [vector("a b"), vector(""), vector("é")]
+        assert (info.max_input_tokens, info.normalized) == (longest, kind == "ollama")
+        vectors = backend.embed(backend.prepare(["a b", "c", "é"]), timeout=5)
+        expected = np.array([vector("a b"), vector("c"), vector("é")], np.float32)
+        if info.normalized:
+            expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(vectors.matrix, expected, rtol=1e-6)
         assert service.requests[-1].path == path
         assert sum(f"speaks {kind}" in record.message for record in caplog.records) == 1
 
@@ -99,6 +103,33 @@ def test_without_a_name_a_list_that_is_refused_leaves_the_default_one():
         backend = backend_at(service)
         backend.check(timeout=5)
         assert {request.json["model"] for request in service.posts()} == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "path"),
+    [
+        (shapes.ollama(openai_too=True), "ollama", "/api/embed"),
+        (shapes.tei(), "tei", "/embed"),
+        (shapes.llmrs(), "openai", "/v1/embeddings"),
+    ],
+    ids=["ollama", "tei", "llmrs"],
+)
+def test_of_several_protocols_the_one_that_can_be_told_most_is_taken(shape, kind, path):
+    """Ollama also speaks OpenAI's; another llmrs looks like TEI, but its /info is of one model of several."""
+    with serve(shape) as service:
+        backend = backend_at(service)
+        backend.check(timeout=5)
+        assert (backend.kind, backend.protocol.path) == (kind, path)
+        if kind == "openai":
+            assert set(backend.protocol.truncates) == {"none", "start", "end"}
+
+
+@pytest.mark.parametrize("name", ["minilm", "minilm:latest"])
+def test_a_tag_may_be_left_out(name):
+    with serve(shapes.ollama()) as service:
+        backend = backend_at(service, model_name=name)
+        backend.check(timeout=5)
+        assert backend.info.max_input_tokens == 256
 
 
 @pytest.mark.parametrize("how", ["refuses_base64", "ignores_base64"])

@@ -112,12 +112,6 @@ def test_a_prompt_goes_before_texts_only(service, backend):
     assert [request.json["input"] for request in service.posts()[-2:]] == [["query: a"], [[5]]]
 
 
-@pytest.mark.parametrize("truncate", ["none", "start", "end"])
-def test_nothing_is_cut(backend, truncate):
-    (prepared,) = backend.prepare(["word " * 5000], truncate=truncate)
-    assert (prepared.payload, prepared.truncated) == ("word " * 5000, False)
-
-
 def test_token_estimates():
     backend = open_http(Config(backend_url=("http://backend.invalid",)))
     assert [item.n_tokens for item in backend.prepare(["", "abcd" * 3, "日本", [1, 2]])] == [2, 5, 3, 2]
@@ -377,13 +371,41 @@ def test_a_busy_backend_is_waited_for(service, backend, times, headers):
     assert len(service.requests) - before == times + 1
 
 
-def test_a_backend_that_stays_busy_is_asked_three_times(service, backend):
+@pytest.mark.parametrize(("timeout", "queue_seconds"), [(1.0, 30.0), (5.0, 1.0)])
+def test_a_backend_that_stays_busy_is_asked_ever_more_rarely(service, timeout, queue_seconds):
+    backend = backend_at(service, queue_seconds=queue_seconds)
+    backend.check(timeout=5)
     service.behave = busy(99, retry_after_ms="10")
     before = len(service.requests)
     with pytest.raises(QueueFull) as caught:
-        embed(backend, ["a"])
-    assert len(service.requests) - before == 3
+        embed(backend, ["a"], timeout=timeout)
+    assert len(service.requests) - before <= 3  # after 0.01 s and 0.5 s; the next is too late
     assert caught.value.headers["Retry-After"] == "1"
+
+
+def test_of_a_busy_backend_fewer_slots_are_used_until_it_is_not(service, backend):
+    service.behave = busy(2, retry_after_ms="0")
+    embed(backend, ["a"])
+    assert backend.limits.slots == 2  # halved twice, and one more for the answer
+    while backend.limits.slots < 4:
+        embed(backend, ["a"])
+    embed(backend, ["a"])
+    assert backend.limits.slots == 4
+
+
+def test_a_backend_says_how_many_requests_it_takes():
+    shape = shapes.tei()
+
+    def narrow(connection, request):
+        if request.path == "/info":
+            info = {"model_id": "m", "max_client_batch_size": 4, "max_concurrent_requests": 2}
+            return connection.answer(info)
+        return shape(connection, request)
+
+    with serve(narrow) as service:
+        backend = backend_at(service)
+        backend.check(timeout=5)
+        assert backend.limits.slots == 2
 
 
 @pytest.mark.parametrize(("asked", "told"), [("30", "30"), ("99999", "120")])

@@ -26,7 +26,14 @@ from llmrs.backends.roster import WAIT
 from llmrs.backends.trials import FRESH_SECONDS, PROVE_SECONDS
 from llmrs.config import Config
 from llmrs.embeddings import Limits, ModelInfo, Prepared, Vectors
-from llmrs.errors import ConfigError, DeadlineExceeded, QueueFull, UpstreamError, UpstreamRejected
+from llmrs.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    InvalidRequest,
+    QueueFull,
+    UpstreamError,
+    UpstreamRejected,
+)
 
 SLOTS = 4
 
@@ -65,7 +72,8 @@ class Peer:
 
     def __init__(self, url, clock, model="m"):
         self.address, self.model = url, model
-        self.kind, self.takes_ids = "openai", True
+        self.kind, self.speaks = "openai", ("openai",)
+        self.shortens, self.always_normalizes = True, False
         self.limits = Limits(32, 16384, SLOTS)
         self.width = 16
         self.behave = lambda batch: None
@@ -78,8 +86,10 @@ class Peer:
     def info(self):
         return ModelInfo(self.model, self.width)
 
-    def prepare(self, inputs, *, truncate="none", prompt=""):
+    def prepare(self, inputs, **options):
         return [Prepared(text, 3) for text in inputs]
+
+    prepare_for = prepare
 
     def embed(self, batch, *, timeout):
         texts = tuple(item.payload for item in batch)
@@ -191,10 +201,28 @@ def test_workers_are_meant_for_each_address():
     assert world.pool.limits.slots == 6
 
 
-def test_ids_are_refused_where_one_takes_none(two):
-    two.peers[1].takes_ids = False
-    two.peers[1].prepare = lambda inputs, **_: "the narrow one"
-    assert two.pool.prepare([[1, 2]]) == "the narrow one"
+def test_each_protocol_has_a_say_in_what_is_asked(two):
+    def narrow(inputs, **options):
+        raise InvalidRequest("texts only")
+
+    two.peers[1].prepare_for = narrow
+    two.peers[1].speaks = ("tei",)
+    for ask in (lambda: two.pool.prepare([[1, 2]]), lambda: two.pool.prepare([[1, 2]], truncate="none")):
+        with pytest.raises(InvalidRequest, match="texts only"):
+            ask()
+    two.peers[0].prepare_for, two.peers[1].prepare_for = narrow, two.peers[1].prepare
+    two.peers[1].speaks = two.peers[0].speaks
+    assert two.pool.prepare([[1, 2]]) == [Prepared([1, 2], 3)], "one for all that can be told the same"
+
+
+def test_what_one_of_them_cannot_be_told_is_not_asked_of_any(two):
+    assert (two.pool.shortens, two.pool.always_normalizes) == (True, False)
+    two.peers[1].shortens, two.peers[1].always_normalizes = False, True
+    assert (two.pool.shortens, two.pool.always_normalizes) == (False, True)
+    asked = {}
+    two.peers[0].prepare_for = two.peers[1].prepare_for = lambda inputs, **options: asked.update(options)
+    two.pool.prepare_for(["a"], truncate=None, prompt="", dimensions=4)
+    assert asked["dimensions"] is None
 
 
 def test_the_model_is_what_the_reference_serves(two):

@@ -36,8 +36,8 @@ def numbered(*numbers, absent=False):
         (OpenAI("m"), "/v1/embeddings", {"model": "m", "encoding_format": "base64", "input": ["é", [1, 2]]}),
         (OpenAI("m", path="/e", base64=False), "/e", {"model": "m", "input": ["é", [1, 2]]}),
         (EMBED, "/embed", {"texts": ["é", [1, 2]], "normalize_embeddings": False, "batch_size": 32}),
-        (TEI(), "/embed", {"inputs": ["é", [1, 2]], "truncate": False, "normalize": False}),
-        (Ollama("m"), "/api/embed", {"model": "m", "input": ["é", [1, 2]], "truncate": False}),
+        (TEI(), "/embed", {"inputs": ["é", [1, 2]], "normalize": False}),
+        (Ollama("m"), "/api/embed", {"model": "m", "input": ["é", [1, 2]]}),
     ],
 )
 def test_requests(protocol, path, body):

@@ -76,7 +76,7 @@ def asked(behave, addresses=1):
         (listing("llmrs"), "/health"),
         (shapes.tei(), "/health"),
         (shapes.embed(), "/health"),
-        (shapes.ollama(), "/api/version"),
+        (shapes.ollama(unit=False), "/api/version"),
     ],
 )
 @pytest.mark.parametrize("addresses", [1, 2])

@@ -92,14 +92,20 @@ class TestContradictions:
     def test_protocol_of_another_backend(self, load_from, more):
         assert load_from(flags={"backend_protocol": "tei", **more}).backend_protocol == "tei"
 
-    @pytest.mark.parametrize("protocol", ["embed", "tei", "ollama"])
+    @pytest.mark.parametrize("protocol", ["embed", "ollama"])
     def test_native_ids_for_a_backend_that_takes_texts_only(self, refusal, protocol):
         flags = {"token_ids": "native", "backend_type": "proxy", "backend_protocol": protocol}
         assert "token_ids" in refusal(flags=flags)
         assert protocol in refusal(flags=flags)
 
     @pytest.mark.parametrize(
-        "more", [{}, {"backend_type": "proxy"}, {"backend_type": "proxy", "backend_protocol": "openai"}]
+        "more",
+        [
+            {},
+            {"backend_type": "proxy"},
+            {"backend_type": "proxy", "backend_protocol": "openai"},
+            {"backend_type": "proxy", "backend_protocol": "tei"},
+        ],
     )
     def test_native_ids_elsewhere(self, load_from, more):
         assert load_from(flags={"token_ids": "native", **more}).token_ids == "native"

@@ -118,7 +118,7 @@ def test_a_file_may_name_other_models(
         (TWO.replace('model_name = "far"', ""), "model 2 of [[models]] has no model_name"),
         ('model_path = "x"\n' + TWO, "contradicts [[models]]"),
         ('model_file = "x"\n' + TWO, "contradicts [[models]]"),
-        (TWO + 'token_ids = "native"\nbackend_protocol = "tei"', "contradicts"),
+        (TWO + 'token_ids = "native"\nbackend_protocol = "ollama"', "contradicts"),
     ],
 )
 def test_what_cannot_be_meant(read, text: str, reason: str) -> None:

@@ -112,7 +112,10 @@ def test_a_second_llmrs_as_backend(server: Server, protocol: str) -> None:
             usage = embed(gateway, ["hello world"]).json()["usage"]
             assert usage["prompt_tokens"] == 4
         long = embed(gateway, ["ok", "word " * 1000])
-        assert long.status_code == 400
+        assert (long.status_code, long.headers["x-truncated-inputs"]) == (200, "1")
+        refused = embed(gateway, ["ok", "word " * 1000], truncate="none")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert "input[1]" in refused.json()["error"]["message"]
 
 
 def test_token_ids_are_forwarded_to_an_openai_backend() -> None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from llmrs.backends.vectors import NOT_THE_PROTOCOL
-from llmrs.embeddings import Matrix
+from llmrs.embeddings import CallOptions, Matrix, Truncate
 from llmrs.errors import UpstreamError
 
 T = TypeVar("T")
@@ -36,30 +37,70 @@ class Reply(NamedTuple):
     n_tokens: int | None
 
 
+Fields: TypeAlias = Mapping[str, object]
+"""Fields of a request, as JSON values."""
+
+UNTOLD: Fields = {}
+"""The backend is told nothing and does so by itself."""
+
+
 class Protocol(ABC):
-    """One way to ask for the vectors of a batch by HTTP.
+    """One way to ask for the vectors of a batch by HTTP, and all that can be said that way.
 
     Attributes:
         name: as in `backend_protocol`.
         path: of the POST request.
-        takes_ids: whether an input may be a list of token ids.
         max_items, max_bytes, max_tokens: most inputs, bytes of all encoded inputs and tokens of a request.
+        max_calls: most requests at a time.
+
+        truncates: what it can be asked to do with inputs that are too long, and the fields that say so.
+            What is not here must not be asked for.
+        shortens: whether it takes `dimensions`.
+        keeps_lengths: whether it is told not to normalize. Where it is not, its vectors are as long as
+            it makes them.
+        takes_ids: whether an input may be a list of token ids.
+        forwards_ids: whether ids of an unknown vocabulary may go there, as to OpenAI, whose they are.
+        takes_empty: whether an input may be an empty text.
+        tokenizer: path that tells the tokens of texts; None: there is none.
     """
 
     name: ClassVar[str]
     path: str
-    takes_ids: ClassVar[bool] = False
     max_items: int = 1 << 16
     max_bytes: int = MAX_BODY
     max_tokens: int = 1 << 30
+    max_calls: int = 1 << 30
 
-    def __init__(self, fields: Mapping[str, object], inputs: str) -> None:
+    truncates: Mapping[Truncate, Fields] = MappingProxyType({"end": UNTOLD})
+    shortens: ClassVar[bool] = False
+    keeps_lengths: ClassVar[bool] = False
+    takes_ids: ClassVar[bool] = False
+    forwards_ids: bool = False
+    takes_empty: bool = True
+    tokenizer: ClassVar[str | None] = None
+
+    def __init__(self, fields: Fields, inputs: str) -> None:
         """The request is an object of `fields` (at least one) and, named `inputs`, the inputs."""
-        self._head = msgspec.json.encode(fields)[:-1] + b"," + msgspec.json.encode(inputs) + b":["
+        self._fields = fields
+        self._inputs = msgspec.json.encode(inputs)
 
-    def body(self, items: Sequence[bytes]) -> bytes:
-        """The request's body for inputs that are JSON already."""
-        return self._head + b",".join(items) + b"]}"
+    @property
+    def refuses_on_request(self) -> bool:
+        """Whether it can be told to refuse inputs that are too long."""
+        return bool(self.truncates.get("none"))
+
+    def body(self, items: Sequence[bytes], options: CallOptions | None = None) -> bytes:
+        """The request's body for inputs that are JSON already, and what is asked for them."""
+        fields = dict(self._fields)
+        if options is not None:
+            fields |= self.truncates[options.truncate] if options.truncate else UNTOLD
+            fields |= {"dimensions": options.dimensions} if options.dimensions else UNTOLD
+        head = msgspec.json.encode(fields)[:-1]
+        return b"%b,%b:[%b]}" % (head, self._inputs, b",".join(items))
+
+    def read_lengths(self, body: bytes) -> list[int]:
+        """Tokens of each text in an answer of `tokenizer`; raises UpstreamError."""
+        raise UpstreamError(NOT_THE_PROTOCOL)
 
     @abstractmethod
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:

@@ -17,10 +17,14 @@ class _EmbedAnswer(msgspec.Struct):
 
 
 class Embed(Protocol):
-    """`/embed` with `texts`: the plain form of a FastAPI service around sentence-transformers."""
+    """`/embed` with `texts`: the plain form of a FastAPI service around sentence-transformers.
+
+    It can be told nothing of long texts: sentence-transformers cuts their end without a word.
+    """
 
     name = "embed"
     path = "/embed"
+    keeps_lengths = True
 
     def __init__(self, *, batch_size: int) -> None:
         super().__init__({"normalize_embeddings": False, "batch_size": batch_size}, "texts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,13 +18,15 @@ class _OllamaAnswer(msgspec.Struct):
 
 
 class Ollama(Protocol):
-    """`/api/embed` of Ollama. `truncate` is sent as false: its default cuts long inputs without a word."""
+    """`/api/embed` of Ollama. It always normalizes, and by itself cuts long inputs' end without a word."""
 
     name = "ollama"
     path = "/api/embed"
+    truncates = MappingProxyType({"none": {"truncate": False}, "end": {"truncate": True}})
+    shortens = True
 
     def __init__(self, model: str) -> None:
-        super().__init__({"model": model, "truncate": False}, "input")
+        super().__init__({"model": model}, "input")
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
         answer = decode(_OLLAMA_ANSWER, body)

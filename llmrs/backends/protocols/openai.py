@@ -7,11 +7,22 @@ from typing import Any
 
 import msgspec
 
-from llmrs.backends.protocols.base import Protocol, Reply, count_of, decode
+from llmrs.backends.protocols.base import UNTOLD, Fields, Protocol, Reply, count_of, decode
 from llmrs.backends.vectors import to_matrix
+from llmrs.embeddings import Truncate
 from llmrs.errors import UpstreamError
 
 WRONG_NUMBERS = "the backend numbered its vectors wrongly"
+
+TRUNCATES: Mapping[str, Mapping[Truncate, Fields]] = {
+    "llmrs": {word: {"truncate": word} for word in ("none", "end", "start")},
+    "vllm": {"none": UNTOLD, "end": UNTOLD},
+    "llamacpp": {"none": UNTOLD, "end": UNTOLD},
+}
+"""What can be asked of servers that are known by `owned_by`: those two refuse long inputs by themselves."""
+
+OWN_VOCABULARY = ("vllm", "llamacpp", "infinity", "library")
+"""Servers, by `owned_by`, that read token ids as the model's own, or not at all; `library` is Ollama."""
 
 
 class _Data(msgspec.Struct):
@@ -28,18 +39,26 @@ class _OpenAIAnswer(msgspec.Struct):
 class OpenAI(Protocol):
     """`/v1/embeddings`: vLLM, TEI, Infinity, LocalAI, llama.cpp, OpenAI itself, another llmrs.
 
+    The API says nothing of inputs that are too long: some servers refuse them, others cut their end without
+    a word. What a server is, its list of models may tell: `owner` is the `owned_by` there.
+
     Vectors are asked for in base64, a fifth of the bytes and of the work of decimal text, unless
     `base64` is false; then the field is left out, which means float everywhere. Both are understood
     whatever was asked, and rows go where their `index` says.
     """
 
     name = "openai"
+    shortens = True
     takes_ids = True
     max_items = 2048  # the API's own limit, and Infinity's
     max_tokens = 300_000  # the API's limit for one request
 
-    def __init__(self, model: str, *, path: str = "/v1/embeddings", base64: bool = True) -> None:
+    def __init__(
+        self, model: str, *, path: str = "/v1/embeddings", base64: bool = True, owner: str | None = None
+    ) -> None:
         self.path = path
+        self.truncates = TRUNCATES.get(owner or "", Protocol.truncates)
+        self.forwards_ids = owner not in OWN_VOCABULARY
         super().__init__({"model": model} | ({"encoding_format": "base64"} if base64 else {}), "input")
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
