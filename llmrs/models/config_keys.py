@@ -7,7 +7,7 @@ family may have it.
 
 from __future__ import annotations
 
-from llmrs.models.rules import IGNORED, READ, UNSET, Rule, Table, each, only, within
+from llmrs.models.rules import GIVEN, IGNORED, READ, UNSET, Rule, Table, each, only, within
 
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "torch")
 """Ways to compute the same attention; a kernel of the hub is named `owner/name`, and is code."""
@@ -27,7 +27,7 @@ GENERATION = each(
 COMMON: Table = {
     **GENERATION,
     **each(READ, "model_type architectures auto_map pad_token_id matryoshka_dimensions tokenizer_class"),
-    **each(READ, "hidden_size num_hidden_layers num_attention_heads vocab_size max_position_embeddings"),
+    **each(GIVEN, "hidden_size num_hidden_layers num_attention_heads vocab_size max_position_embeddings"),
     # Names, versions and dates.
     **each(IGNORED, "_name_or_path name_or_path _commit_hash transformers_version transformers.js_config"),
     # How numbers are stored; what they are computed in is `dtype` of the configuration.
@@ -66,8 +66,8 @@ SEES_BOTH_WAYS: Table = {"is_causal": only(False), "use_bidirectional_attention"
 POOLER = each(
     IGNORED,
     "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head "
-    "pooler_type summary_type summary_use_proj summary_activation summary_last_dropout "
-    "summary_first_dropout",
+    "pooler_type summary_type summary_use_proj summary_activation summary_last_dropout summary_first_dropout "
+    "summary_proj_to_labels",
 )
 """Of heads that old configurations describe."""
 
@@ -92,7 +92,7 @@ BERT: Table = {
     **COMMON,
     **SEES_BOTH_WAYS,
     **POOLER,
-    **each(READ, "intermediate_size hidden_act layer_norm_eps type_vocab_size"),
+    **each(GIVEN, "intermediate_size hidden_act layer_norm_eps type_vocab_size"),
     "position_embedding_type": only("absolute"),
 }
 
@@ -105,19 +105,19 @@ JINA: Table = {
 
 ALBERT: Table = {
     **BERT,
-    **each(READ, "embedding_size num_hidden_groups inner_group_num"),
+    **each(GIVEN, "embedding_size num_hidden_groups inner_group_num"),
     # Of another implementation, and of no account to transformers.
     **each(IGNORED, "down_scale_factor gap_size net_structure_type num_memory_blocks layers_to_keep"),
 }
 
-ELECTRA: Table = {**BERT, "embedding_size": READ}
+ELECTRA: Table = {**BERT, "embedding_size": GIVEN}
 
 MPNET: Table = {**BERT, "relative_attention_num_buckets": only(32)}
 
 DISTILBERT: Table = {
     **COMMON,
     **SEES_BOTH_WAYS,
-    **each(READ, "n_layers n_heads dim hidden_dim intermediate_size activation"),
+    **each(GIVEN, "n_layers n_heads dim hidden_dim intermediate_size activation"),
     "position_embedding_type": only("absolute"),
     # Sinusoidal tables are stored like learned ones.
     **each(IGNORED, "sinusoidal_pos_embds qa_dropout seq_classif_dropout tie_weights_"),
@@ -127,8 +127,9 @@ MODERNBERT: Table = {
     **COMMON,
     **SEES_BOTH_WAYS,
     **ROPES_BY_KIND,
-    **each(READ, "intermediate_size hidden_activation norm_eps norm_bias attention_bias mlp_bias"),
-    **each(READ, "layer_types local_attention global_attn_every_n_layers global_rope_theta local_rope_theta"),
+    **each(GIVEN, "intermediate_size hidden_activation norm_eps norm_bias attention_bias mlp_bias"),
+    **each(GIVEN, "local_attention global_attn_every_n_layers global_rope_theta local_rope_theta"),
+    "layer_types": READ,
     # Published so, and read by nobody: positions are turned, and norms have norm_eps.
     "position_embedding_type": only("absolute", "rope"),
     "layer_norm_eps": IGNORED,
@@ -169,7 +170,7 @@ GTE: Table = {
     **COMMON,
     **SEES_BOTH_WAYS,
     **ROPES,
-    **each(READ, "intermediate_size hidden_act layer_norm_eps type_vocab_size rope_theta"),
+    **each(GIVEN, "intermediate_size hidden_act layer_norm_eps type_vocab_size rope_theta"),
     "position_embedding_type": only("rope"),
     "layer_norm_type": only("layer_norm"),
     "pack_qkv": only(True),
@@ -180,8 +181,11 @@ GTE: Table = {
 QWEN3: Table = {
     **COMMON,
     **ROPES,
-    **each(READ, "intermediate_size hidden_act rms_norm_eps num_key_value_heads head_dim attention_bias"),
-    **each(READ, "rope_theta use_sliding_window sliding_window max_window_layers layer_types is_causal"),
+    **each(GIVEN, "intermediate_size hidden_act rms_norm_eps head_dim attention_bias rope_theta"),
+    **each(GIVEN, "use_sliding_window max_window_layers"),
+    **each(READ, "num_key_value_heads sliding_window layer_types"),
+    # To transformers null is no different from false here.
+    "is_causal": GIVEN,
     # transformers knows this key of other families alone, and computes as if it were not there.
     "use_bidirectional_attention": only(False),
 }
@@ -189,10 +193,10 @@ QWEN3: Table = {
 GEMMA3: Table = {
     **COMMON,
     **ROPES_BY_KIND,
-    **each(READ, "intermediate_size hidden_activation rms_norm_eps num_key_value_heads head_dim"),
-    **each(READ, "attention_bias query_pre_attn_scalar rope_theta rope_local_base_freq layer_types"),
-    **each(READ, "sliding_window sliding_window_pattern _sliding_window_pattern use_bidirectional_attention"),
-    "is_causal": only(True),
+    **each(GIVEN, "intermediate_size hidden_activation rms_norm_eps num_key_value_heads head_dim"),
+    **each(GIVEN, "attention_bias query_pre_attn_scalar rope_theta rope_local_base_freq sliding_window"),
+    **each(READ, "layer_types sliding_window_pattern _sliding_window_pattern use_bidirectional_attention"),
+    "is_causal": Rule(values=(True,), null=False),
     "attn_logit_softcapping": UNSET,
     "final_logit_softcapping": IGNORED,
 }

@@ -16,7 +16,7 @@ from llmrs.errors import ModelError
 from llmrs.models import config_keys, names, rotary
 from llmrs.models.architectures import Encoder, Layer
 from llmrs.models.code import check_classes, check_code
-from llmrs.models.read import activation, agree, head_width, padding
+from llmrs.models.read import activation, agree, epsilon, head_width, padding
 from llmrs.models.rules import Table, check_keys
 from llmrs.models.settings import OTHER_WAYS, Settings
 
@@ -86,7 +86,7 @@ def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
         token_types=config.integer("type_vocab_size", default=2, minimum=0),
         padding_id=padding(config, default=1 if skip_padding else 0),
         positions_skip_padding=skip_padding and not counts_from_0,
-        epsilon=config.number("layer_norm_eps", default=1e-12),
+        epsilon=epsilon(config, "layer_norm_eps", default=1e-12),
         activation=activation(config, "hidden_act"),
     )
 

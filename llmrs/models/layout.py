@@ -50,7 +50,8 @@ def default_pooling(config: Settings) -> str:
     """
     classes = read_classes(config)
     writes = bool(classes) and classes[0].endswith("ForCausalLM")
-    return "lasttoken" if writes and config.flag("is_causal", default=True) else "mean"
+    causal = config.flag("is_causal", default=not config.is_null("is_causal"))
+    return "lasttoken" if writes and causal else "mean"
 
 
 def _check_bare(root: Path) -> None:

@@ -66,6 +66,14 @@ def padding(config: Settings, *, default: int = 0) -> int:
     return max(value, 0)
 
 
+def epsilon(config: Settings, *keys: str, default: float) -> float:
+    """What norms add to a variance. Raises ModelError: it is none, or far from small."""
+    value = config.number(*keys, default=default)
+    if not 0 < value < 1:
+        raise ModelError(f"{config.path}: {keys[0]} is {value}, expected a number between 0 and 1")
+    return value
+
+
 def agree(config: Settings, *names: str) -> None:
     """Check that names of one value say the same, where several are there. Raises ModelError."""
     found = {name: config.raw(name) for name in names if name in config}

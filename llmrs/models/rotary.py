@@ -11,7 +11,7 @@ from collections.abc import Callable
 from llmrs.errors import ModelError
 from llmrs.models import names
 from llmrs.models.architectures import Encoder, Layer, Rope
-from llmrs.models.read import activation, agree, head_width, padding, shared_heads
+from llmrs.models.read import activation, agree, epsilon, head_width, padding, shared_heads
 from llmrs.models.settings import Settings
 
 SYNONYMS = (
@@ -54,7 +54,7 @@ def modernbert(config: Settings) -> Encoder:
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings", default=8192),
         padding_id=padding(config),
-        epsilon=config.number("norm_eps", default=1e-5),
+        epsilon=epsilon(config, "norm_eps", default=1e-5),
         activation=activation(config, "hidden_activation"),
         attention_bias=config.flag("attention_bias", default=False),
         up_bias=mlp_bias,
@@ -92,7 +92,7 @@ def nomic(config: Settings) -> Encoder:
         positions=positions,
         token_types=config.integer("type_vocab_size", default=2, minimum=0),
         padding_id=padding(config),
-        epsilon=config.number("layer_norm_epsilon", "layer_norm_eps", default=1e-12),
+        epsilon=epsilon(config, "layer_norm_epsilon", "layer_norm_eps", default=1e-12),
         activation=activation(config, "hidden_act", default="silu"),
         attention_bias=config.flag("qkv_proj_bias", default=False),
         up_bias=up_bias,
@@ -118,7 +118,7 @@ def gte(config: Settings) -> Encoder:
         positions=config.integer("max_position_embeddings"),
         token_types=config.integer("type_vocab_size", default=1, minimum=0),
         padding_id=padding(config),
-        epsilon=config.number("layer_norm_eps", default=1e-12),
+        epsilon=epsilon(config, "layer_norm_eps", default=1e-12),
         activation=activation(config, "hidden_act"),
         up_bias=False,
     )
@@ -152,7 +152,7 @@ def qwen3(config: Settings) -> Encoder:
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings", default=32768),
         padding_id=padding(config),
-        epsilon=config.number("rms_norm_eps", default=1e-6),
+        epsilon=epsilon(config, "rms_norm_eps", default=1e-6),
         activation=activation(config, "hidden_act", default="silu"),
         causal=causal,
         norm="rms",
@@ -195,7 +195,7 @@ def gemma3(config: Settings) -> Encoder:
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings", default=131_072),
         padding_id=padding(config),
-        epsilon=config.number("rms_norm_eps", default=1e-6),
+        epsilon=epsilon(config, "rms_norm_eps", default=1e-6),
         activation=activation(config, "hidden_activation", default="gelu_pytorch_tanh"),
         causal=not both_ways,
         norm="rms_plus_one",
@@ -203,7 +203,7 @@ def gemma3(config: Settings) -> Encoder:
         up_bias=False,
         down_bias=False,
         embedding_scale=hidden**0.5,
-        score_scale=config.number("query_pre_attn_scalar", default=256) ** -0.5,
+        score_scale=config.integer("query_pre_attn_scalar", default=256) ** -0.5,
     )
 
 
@@ -244,11 +244,15 @@ def _rope(
     if older.values and scaled:
         settings = older
     theta = settings.number("rope_theta", default=config.number(key, default=theta))
+    if not theta > 0:
+        raise ModelError(f"{config.path}: rope_theta is {theta}, expected more than 0")
     agree(settings, "rope_type", "type")
     name = settings.text("rope_type", "type", default="default")
     if name == "default":
         return Rope(theta)
     factor = settings.number("factor")
+    if not factor > 0:
+        raise ModelError(f"{config.path}: factor is {factor}, expected more than 0")
     if name == "linear":
         return Rope(theta, factor)
     if name == "ntk":

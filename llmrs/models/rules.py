@@ -2,7 +2,7 @@
 
 A table lists every key that is known. A key that is obeyed is READ, and its reader checks the value. One
 that cannot change a vector is IGNORED. One of which only a few values can be obeyed lists them. Any other key
-ends the start, because it could change every vector. Null stands for an absent key.
+ends the start, because it could change every vector. Null stands for an absent key, unless GIVEN.
 """
 
 from __future__ import annotations
@@ -25,17 +25,22 @@ class Rule:
         values: the values that are supported; None for those that the reader of the key supports.
         table: of the keys of the object that the key holds.
         ignored: whether the value is of no account.
+        null: whether null stands for an absent key.
     """
 
     values: tuple[Any, ...] | None = None
     table: Mapping[str, Rule] | None = None
     ignored: bool = False
+    null: bool = True
 
 
 Table: TypeAlias = Mapping[str, Rule]
 
 READ = Rule()
 """A key that is obeyed."""
+
+GIVEN = Rule(null=False)
+"""A key that is obeyed, and that the libraries do not load with null."""
 
 IGNORED = Rule(ignored=True)
 """A key that cannot change a vector."""
@@ -84,6 +89,8 @@ def check_keys(settings: Settings, table: Table, *, others: bool = False, otherw
 
 def _check(path: Path, key: str, value: Any, rule: Rule) -> None:
     """Check one key that is known."""
+    if value is None and not rule.null:
+        raise ModelError(f"{path}: {_shown(key, value)} is not supported, it must have a value or be absent")
     if rule.ignored or value is None:
         return
     if rule.values is not None and not any(_is_same(value, allowed) for allowed in rule.values):

@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 
 from llmrs.errors import ModelError
+from llmrs.models.module_keys import MODEL2VEC as MODEL2VEC_KEYS
+from llmrs.models.rules import check_keys
 from llmrs.models.settings import Settings, read_settings
 from llmrs.models.weights import Weights
 
@@ -109,6 +111,7 @@ def _check_alone(weights: Weights) -> None:
 
 def _as_model2vec(config: Settings, tokenizer: Settings, hidden: int, vocabulary: int) -> Static:
     """model2vec cuts a text after the characters that this many tokens have, were all of median length."""
+    check_keys(config, MODEL2VEC_KEYS)
     tokens = _tokens(tokenizer)
     unknown = _unknown(tokenizer.object("model"), tokens)
     if config.is_null("max_length"):

@@ -190,11 +190,44 @@ def test_what_one_family_alone_understands_otherwise_is_refused(tmp_path, kind, 
         ("bert", {"architectures": ["BertForSequenceClassification"], "num_labels": 1, "pruned_heads": {}}),
         ("qwen3", {"architectures": ["Qwen3ForCausalLM"], "temperature": 0.6}),
         ("roberta", {"pad_token_id": -1, "torch_dtype": "float16", "transformers.js_config": {}}),
-        ("xlm-roberta", {"num_attention_heads": 4.0, "layer_norm_eps": 1}),
+        ("xlm-roberta", {"num_attention_heads": 4.0}),
     ],
 )
 def test_what_published_models_say_is_understood(tmp_path, kind, changes):
     families.read_encoder(Settings(tmp_path / "config.json", config(kind, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("qwen3", {"is_causal": None}),
+        ("gemma3_text", {"is_causal": None}),
+        ("gemma3_text", {"query_pre_attn_scalar": None}),
+        ("gemma3_text", {"sliding_window": None}),
+        ("modernbert", {"local_attention": None}),
+        ("bert", {"hidden_act": None}),
+    ],
+)
+def test_null_that_is_not_the_same_as_absent(tmp_path, kind, changes):
+    """To transformers a null `is_causal` is a false one; the others it does not load."""
+    with pytest.raises(ModelError, match=f"{next(iter(changes))} = null is not supported"):
+        families.read_encoder(Settings(tmp_path / "config.json", config(kind, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("bert", {"layer_norm_eps": 0}),
+        ("bert", {"layer_norm_eps": -1e-5}),
+        ("qwen3", {"rms_norm_eps": 8}),
+        ("qwen3", {"rope_theta": 0}),
+        ("gemma3_text", {"query_pre_attn_scalar": 0}),
+        ("gemma3_text", {"query_pre_attn_scalar": 0.5}),
+    ],
+)
+def test_numbers_that_nothing_can_be_computed_with(tmp_path, kind, changes):
+    with pytest.raises(ModelError, match=next(iter(changes))):
+        families.read_encoder(Settings(tmp_path / "config.json", config(kind, **changes)))
 
 
 def test_a_padding_id_outside_the_word_table(tmp_path):
@@ -441,6 +474,7 @@ def test_classes_of_a_bare_folder(tmp_path):
         ({"architectures": ["BertForMaskedLM", "BertForCausalLM"]}, "mean"),
         ({"architectures": ["Qwen3ForCausalLM"]}, "lasttoken"),
         ({"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, "mean"),
+        ({"architectures": ["Qwen3ForCausalLM"], "is_causal": None}, "mean"),
     ):
         assert layout.default_pooling(Settings(tmp_path, changes)) == pooling
 
