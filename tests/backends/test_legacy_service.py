@@ -14,6 +14,7 @@ from llmrs.config import Config
 from llmrs.errors import UpstreamError, UpstreamRejected
 
 from .services.vectors import vector
+from .test_bad_texts import Desk, check_answers, texts_with
 
 PROGRAM = Path(__file__).parent / "services" / "legacy.py"
 
@@ -46,3 +47,12 @@ def test_its_whole_life(process, backend):
         backend.check(timeout=10)
     with pytest.raises(UpstreamError, match="cannot be reached"):
         backend.embed(backend.prepare(["a"]), timeout=10)
+
+
+def test_texts_on_which_its_model_raises(backend):
+    backend.check(timeout=10)
+    desk = Desk(backend)
+    groups = {text: desk.ask(text) for text in texts_with(0.1)}
+    desk.work()
+    check_answers(groups)
+    backend.check(timeout=10)

@@ -1,7 +1,8 @@
 """The service llmrs was made to stand in front of: FastAPI, uvicorn, one model, the legacy form.
 
 Run as a program it listens on a free port of the loopback interface and prints that port. The
-model is replaced by `vectors.vector`, and the text "poison" is refused as a real one may be.
+model is replaced by `vectors.vector`. The text "poison" is refused as a real one may be, and on texts
+that begin with "bad" the model raises, as one does that has fewer positions than a text has tokens.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class EmbedRequest(BaseModel):
 async def embed(request: EmbedRequest) -> dict[str, object]:
     if "poison" in request.texts:
         raise HTTPException(400, "cannot embed poison")
+    if any(text.startswith("bad") for text in request.texts):
+        raise RuntimeError("secret of the backend")
     vectors = [vector(text) for text in request.texts]
     return {"vectors": vectors, "count": len(vectors), "vector_dim": len(vectors[0]), "model_path": "m"}
 
