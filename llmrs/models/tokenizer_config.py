@@ -59,15 +59,17 @@ OBEYED = (
 """Keys that count, or are refused where they would."""
 
 HARMLESS_KEYS = """
-_comment _commit_hash _from_auto _name_or_path architectures backend chat_control_tokens chat_template
-clean_up_tokenization_spaces clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
-description device_map do_basic_tokenize errors from_slow is_local lang language license local_files_only
-max_length merges_file model_type name name_or_path never_split pad_to_multiple_of pad_token_type_id padding
-processor_class remove_space response_schema response_template return_attention_mask return_token_type_ids
-revision slow_tokenizer_class sp_model_kwargs spaces_between_special_tokens special_tokens_map_file src_lang
-stride subfolder task tgt_lang tokenizer_file tokenizer_type tokenizer_version transformers_version
-trim_offsets truncation truncation_strategy use_default_system_prompt use_fast verbose version vocab_file
-vocab_size vocab_type wordpieces_prefix
+_comment _commit_hash _from_auto _name_or_path added_tokens_file architectures backend chat_control_tokens
+chat_template clean_up_tokenization_spaces
+clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output description device_map
+do_basic_tokenize errors from_slow full_tokenizer_file is_local lang language license local_files_only
+max_length merges_file model_type name name_or_path never_split pad_to_max_length pad_to_multiple_of
+pad_token_type_id padding processor_class remove_space response_schema response_template
+return_attention_mask return_tensors return_token_type_ids revision slow_tokenizer_class sp_model_kwargs
+spaces_between_special_tokens special_tokens special_tokens_map_file src_lang stride subfolder task tgt_lang
+tokenizer_file tokenizer_type tokenizer_version transformers_version trim_offsets truncation
+truncation_strategy use_default_system_prompt use_fast verbose version vocab_file vocab_size vocab_type
+wordpieces_prefix
 """
 """Keys that no tokenizer is made of: names, versions, chats, decoding, defaults of other calls."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from llmrs.models.tokenizer_config import HARMLESS
 from tests.models.makers import write_json
 
 TEXTS = [
@@ -153,6 +156,9 @@ def tokenizer_json(kind: Kind) -> dict[str, Any]:
     return value
 
 
+CHARSMAP = base64.b64encode(struct.pack("<I", 1024) + bytes(1024)).decode("ascii")
+"""SentencePiece's table of replacements, an empty one."""
+
 ADDED = {"content": "foo", "lstrip": False, "normalized": False, "rstrip": True, "single_word": False}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -190,6 +196,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "clean_up_tokenization_spaces": True,
         "use_fast": False,
         "errors": "ignore",
+    },
+    "of-no-account": {
+        **dict.fromkeys(sorted(HARMLESS - {"chat_template", "verbose"})),
+        "sp_model_kwargs": {},
+        "image_token_id": 7,
     },
     "unk-a-word": {"unk_token": "the"},
     "unk-null": {"unk_token": None},
@@ -277,6 +288,18 @@ FILES: dict[str, dict[str, Any]] = {
                 "pad_type_id": 0,
                 "pad_token": "[PAD]",
             },
+        }
+    },
+    "charsmap": {"tokenizer.json": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARSMAP}}},
+    "charsmap-in-a-sequence": {
+        "tokenizer.json": {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Precompiled", "precompiled_charsmap": CHARSMAP},
+                    {"type": "Replace", "pattern": {"String": "foo"}, "content": "bar"},
+                ],
+            }
         }
     },
     "map": {"special_tokens_map.json": {"mask_token": "the", "additional_special_tokens": ["foo"]}},
