@@ -38,6 +38,7 @@ from llmrs.server.auth import ApiKeys, load_keys
 from llmrs.server.batches import Batches, Standings
 from llmrs.server.body import CLOSE, release
 from llmrs.server.cors import Cors
+from llmrs.server.door import TURN
 from llmrs.server.envelope import Envelope
 from llmrs.server.exposition import Page, process_families
 from llmrs.server.hosting import Hosting
@@ -124,6 +125,8 @@ class Application:
         finally:
             self.metrics.in_flight -= 1
             release(environ)
+            if (turn := environ.pop(TURN, None)) is not None:
+                turn.release()
 
     def _complete(self, environ: dict[str, Any], start_response: Any) -> None:
         """Add to the environ of gunicorn's own worker what that of ours has."""

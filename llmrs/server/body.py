@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import falcon
@@ -39,13 +40,19 @@ class _Readable(Protocol):
     def read(self, size: int = ..., /) -> bytes: ...
 
 
-def read_json_body(req: falcon.Request, limit: int, memory: PayloadMemory) -> bytes:
+def read_json_body(
+    req: falcon.Request,
+    limit: int,
+    memory: PayloadMemory,
+    wait: Callable[[int], None] = lambda size: None,
+) -> bytes:
     """The body's bytes, at most `limit`, of a request that declares uncompressed JSON, or nothing.
 
-    What a large one takes of `memory` is noted in the environ, for `release`.
+    What a large one takes of `memory` is noted in the environ, for `release`. Before any of one
+    that declares its length is read, `wait` is called with that.
 
     Raises:
-        BodyTooLarge, UnsupportedContentType, RequestTimeout, PayloadMemoryFull
+        BodyTooLarge, UnsupportedContentType, RequestTimeout, PayloadMemoryFull; what `wait` raises
         InvalidRequest: the body is malformed or was not sent to its end.
     """
     length: int | None = req.content_length
@@ -54,6 +61,11 @@ def read_json_body(req: falcon.Request, limit: int, memory: PayloadMemory) -> by
     _check_type(req)
     stream = _stream(req, length)
     size = limit + 1 if length is None else length
+    if length is not None and length > FREE_BYTES:
+        try:
+            wait(length)
+        except ServiceError as error:
+            raise _refuse(req, error) from None
     try:
         body = _read_in_time(req, stream, size, memory)
     except (OSError, ParseException):

@@ -47,6 +47,41 @@ DRAIN_SHARE = 0.5
 """Share of `graceful_timeout` for which a process that ends still lets in those at the door."""
 
 
+HOLD_SECONDS = 5.0
+"""How long a place is kept for a request whose body is being read. Who sends for longer asks again: or some
+slow uploads would close the queue to all others."""
+
+TURN = "llmrs.turn"
+"""Key of the WSGI environ: the `Turn` that its request has waited for."""
+
+
+class Turn:
+    """A place of the queue for a request whose body is still to be read.
+
+    Attributes:
+        seconds: how long it was waited for.
+    """
+
+    def __init__(self, collector: Collector, group: Group, done: Event, seconds: float) -> None:
+        self._collector = collector
+        self._group = group
+        self._done = done
+        self.seconds = seconds
+        self._timer = gevent.get_hub().loop.timer(HOLD_SECONDS)
+        self._timer.start(self.release)
+
+    def release(self) -> None:
+        """Give the place back, unless it was taken. May be called again."""
+        self._timer.stop()
+        self._timer.close()
+        self._collector.cancel(self._group)
+
+    def take(self) -> tuple[Group, Event] | None:
+        """The place, with what is set once its group is answered; None if it was held for too long."""
+        self._timer.stop()
+        return None if self._group.done else (self._group, self._done)
+
+
 class Door:
     """Lets requests into a collector, one after the other.
 
@@ -119,6 +154,12 @@ class Door:
         if group.at_door:
             self._wait(group, done)
         return group
+
+    def turn(self, deadline: float, abandoned: Callable[[], bool] | None, n_tokens: int) -> Turn:
+        """A place for a request whose body is not read yet. Raises what `enter` does."""
+        done, began = Event(), self._clock()
+        group = self.enter(done, deadline, abandoned, n_tokens=n_tokens)
+        return Turn(self._collector, group, done, self._clock() - began)
 
     def _lateness(self, now: float, deadline: float) -> float:
         """Seconds until the refusal that is about to be answered is due."""

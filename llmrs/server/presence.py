@@ -45,8 +45,8 @@ class Presence:
     def gone(self) -> bool:
         """Whether the client has closed its connection or lost it. A microsecond if it is there."""
         try:
-            if self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                return False  # its next request
+            if self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) and not self._has(select.POLLRDHUP):
+                return False  # the rest of its request, or the next one
         except BlockingIOError:
             return False  # nothing to read: it waits for our answer
         except OSError:
@@ -71,9 +71,12 @@ class Presence:
 
     def _hung_up(self) -> bool:
         """Whether the connection is closed in both directions, as by a reset."""
+        return self._has(select.POLLHUP | select.POLLERR | select.POLLNVAL)
+
+    def _has(self, wanted: int) -> bool:
         poll = _poll()
-        poll.register(self._sock, 0)
-        return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
+        poll.register(self._sock, wanted)
+        return any(events & wanted for _, events in poll.poll(0))
 
 
 class _Answered:

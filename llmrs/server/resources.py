@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 import falcon
 
@@ -15,6 +15,7 @@ from llmrs import wire
 from llmrs.config import Config
 from llmrs.errors import InvalidRequest, NotReady, QueueFull, ServiceError
 from llmrs.server.body import close_connection, read_json_body
+from llmrs.server.door import TURN
 from llmrs.server.exposition import CONTENT_TYPE, Page
 from llmrs.server.memory import PayloadMemory
 from llmrs.server.native import NativeThreads
@@ -23,6 +24,8 @@ from llmrs.server.presence import GONE
 from llmrs.server.registry import Registry
 from llmrs.server.serving import Answer, ServedModel
 from llmrs.server.tracecontext import call_headers
+
+T = TypeVar("T")
 
 CREATED = 1735689600
 """`created` of every model: constant, because clients may compare listings. 2025-01-01 UTC."""
@@ -51,7 +54,27 @@ class _EmbeddingRoute:
         )
 
     def _body(self, req: falcon.Request) -> bytes:
-        return read_json_body(req, self._config.payload_limit, self._memory)
+        return read_json_body(req, self._config.payload_limit, self._memory, partial(self._wait, req))
+
+    def _wait(self, req: falcon.Request, size: int) -> None:
+        """Wait for a place before a large body is read, where it is known for which model.
+
+        How many tokens are in it is not known, only that they may be more than a batch.
+        """
+        if len(self._registry.models) == 1:
+            model = self._registry.models[0]
+            deadline = req.context.arrived + min(self._config.request_timeout, patience(req))
+            n_tokens = min(size // 4, model.backend.limits.batch_tokens + 1)
+            req.env[TURN] = self._let_in(req, partial(model.door.turn, deadline, req.env.get(GONE), n_tokens))
+
+    def _let_in(self, req: falcon.Request, enter: Callable[[], T]) -> T:
+        """What a call gives that waits for a place; who is refused may have to give up the connection."""
+        try:
+            return enter()
+        except QueueFull as refusal:
+            if refusal.closes:
+                close_connection(req.env)
+            raise
 
     def _answer(
         self, req: falcon.Request, resp: falcon.Response, request: wire.EmbeddingRequest
@@ -74,12 +97,8 @@ class _EmbeddingRoute:
             told = call_headers(req.context.request_id, req.context.trace)
         unit = model.normalizes(request.normalize) or model.info.normalized
         check_output(request, model.info.dimensions, unit)
-        try:
-            answer = req.context.answer = model.embed(request, deadline, req.env.get(GONE), told)
-        except QueueFull as refusal:
-            if refusal.closes:
-                close_connection(req.env)
-            raise
+        embed = partial(model.embed, request, deadline, req.env.get(GONE), told, req.env.get(TURN))
+        answer = req.context.answer = self._let_in(req, embed)
         if request.output_dtype != "float32":
             check_output(request, answer.matrix.shape[1], unit)
             resp.set_header("x-output-dtype", request.output_dtype)

@@ -34,7 +34,7 @@ from llmrs.errors import (
 )
 from llmrs.fairqueue import Group
 from llmrs.prompts import check_default, choose_prompt
-from llmrs.server.door import DRAIN_SHARE, Door
+from llmrs.server.door import DRAIN_SHARE, Door, Turn
 from llmrs.server.health import health_of
 from llmrs.server.longtexts import CutsLog
 from llmrs.server.metrics import Metrics, ModelMetrics
@@ -204,11 +204,13 @@ class ServedModel:
         deadline: float,
         abandoned: Callable[[], bool] | None = None,
         call_headers: bytes = b"",
+        turn: Turn | None = None,
     ) -> Answer:
         """The vectors of a request, in the order of its inputs.
 
         `deadline` is a reading of time.monotonic(); `abandoned` tells whether the client is gone;
-        `call_headers` tell a backend who it is for, as long as it is for this request alone.
+        `call_headers` tell a backend who it is for, as long as it is for this request alone; `turn` is the
+        place that it may have already.
 
         Raises:
             ServiceError: any of its subclasses, as API errors.
@@ -221,14 +223,11 @@ class ServedModel:
         if self.watchdog.reason is not None:
             raise NotReady(self.watchdog.reason, retry_after=GRACE_SECONDS)
         inputs = self._translate_ids(request.inputs)
-        done = Event()
-        arrived = time.monotonic()
+        arrived = time.monotonic() - (turn.seconds if turn else 0.0)
         self.requests += 1
         group: Group | None = None
         try:
-            group = self.door.enter(
-                done, deadline, abandoned, n_texts=len(inputs), n_tokens=_estimate(inputs)
-            )
+            group, done = (turn and turn.take()) or self._enter(inputs, deadline, abandoned)
             group.call_headers = call_headers
             began = time.monotonic()
             truncate = self._truncation(request)
@@ -262,6 +261,14 @@ class ServedModel:
         if answer.truncated:
             self._cuts.count(answer.truncated)
         return answer
+
+    def _enter(
+        self, inputs: list[Input], deadline: float, abandoned: Callable[[], bool] | None
+    ) -> tuple[Group, Event]:
+        """A place of the queue, and what is set once its group is answered."""
+        done = Event()
+        size, n_tokens = len(inputs), _estimate(inputs)
+        return self.door.enter(done, deadline, abandoned, n_texts=size, n_tokens=n_tokens), done
 
     def compute(self, prepared: list[Prepared], deadline: float) -> Matrix:
         """The vectors of texts that another process of this service has admitted and prepared.

@@ -162,3 +162,38 @@ def test_a_stop_that_must_end_tells_those_at_the_door_to_come_back() -> None:
             gate.set()
             assert sorted(each.result() for each in found) == [200] * 3 + [503] * 27
         gateway.wait()
+
+
+def test_large_bodies_wait_at_the_door_unread() -> None:
+    """40 times a megabyte for a server that has memory for four of them at a time."""
+    gate = threading.Event()
+    body = json.dumps({"input": ["x" * 250_000] * 4}).encode()
+    options = {
+        "QUEUE_CAPACITY": "4",
+        "PAYLOAD_MEMORY": "4500000",
+        "PAYLOAD_LIMIT": "2000000",
+        "REQUEST_TIMEOUT": "3600",
+    }
+    with held(gate, QUEUE_SECONDS="3600", **options) as gateway, ExitStack() as stack:
+
+        def ask(number: int) -> int:
+            with connect(gateway, 120) as client:
+                client.sendall(
+                    head("1.1")
+                    .replace(b"/embed", b"/v1/embeddings")
+                    .replace(
+                        b"Content-Length: %d" % len(BODY),
+                        b"Connection: close\r\nContent-Length: %d" % len(body),
+                    )
+                    + body
+                )
+                return status(client)
+
+        pool = stack.enter_context(ThreadPoolExecutor(40))
+        found = [pool.submit(ask, number) for number in range(40)]
+        wait_until(lambda: waiting(gateway) >= 39, 60, gateway)
+        page = requests.get(f"{gateway.url}/metrics", timeout=60).text
+        taken = page.partition("\nllmrs_payload_bytes ")[2].split()[0]
+        assert float(taken) <= 4_500_000
+        gate.set()
+        assert [each.result() for each in found] == [200] * 40

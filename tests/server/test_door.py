@@ -194,3 +194,26 @@ def test_connections_of_the_stock_worker_are_counted() -> None:
     with pytest.raises(KeyError):
         worker.handle(1, 2, 3)
     assert (seen, count()) == ([1], 0)
+
+
+def test_a_turn_keeps_its_place_until_it_is_taken_or_held_for_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House(1)
+    turn = house.door.turn(FAR, None, 100)
+    asked = house.enter()
+    gevent.sleep(0.01)
+    assert (house.collector.waiting_tokens, house.collector.at_door) == (101, 1)
+    taken = turn.take()
+    assert taken is not None
+    assert taken[0].waiting
+    turn.release()
+    turn.release()
+    assert asked.get(timeout=30).waiting
+    monkeypatch.setattr(doors, "HOLD_SECONDS", 0.01)
+    other = House(1)
+    slow = other.door.turn(FAR, None, 100)
+    asked = other.enter()
+    assert asked.get(timeout=30).waiting, "others do not wait for a slow upload"
+    assert slow.take() is None
+    slow.release()

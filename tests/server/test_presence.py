@@ -73,9 +73,17 @@ def test_who_waits_or_sends_is_there(pair: Pair) -> None:
     assert not presence.gone()
     client.sendall(b"POST / HTTP/1.1\r\n")
     assert not presence.gone()
+    assert not presence.begun
     client.shutdown(socket.SHUT_WR)
     assert not presence.gone(), "its next request is still to be read"
-    assert not presence.begun
+
+
+def test_who_has_left_behind_bytes_that_nobody_has_read_is_gone(pair: Pair) -> None:
+    client, server = pair
+    presence = Presence(server)
+    client.sendall(b"the rest of a large body")
+    client.close()
+    wait_until(presence.gone)
 
 
 def test_a_client_whose_socket_takes_nothing_is_there() -> None:
