@@ -1,9 +1,9 @@
 """What is left of a service that clients ask again the moment they are answered.
 
 A backend that answers so many texts a second, 604 unless told otherwise, and llmrs in front of it as it
-comes; then llmrs with the default model. Each is asked by 100 clients, which is its capacity, and by 600
-and 2,000 that ask without any pause: what it does then over its capacity is the share that is left. All
-with default settings, and with `queue_seconds` so low that most of the clients are turned away.
+comes; with `--local`, llmrs with the default model, too. Each is asked by 100 clients, which is its
+capacity, and by 600 and 2,000 that ask without any pause: what it does then over its capacity is the share
+that is left. All with default settings, and with `queue_seconds` so low that most are turned away.
 
     python bench/flood.py --output bench/results/flood.json
 """
@@ -36,10 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=15, help="of each load")
     parser.add_argument("--texts-per-second", type=float, default=604, help="of the backend")
+    parser.add_argument("--local", action="store_true", help="also the default model")
     parser.add_argument("--output", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
     rows = {}
-    for service in ("backend", "local"):
+    for service in ("backend", "local") if args.local else ("backend",):
         for queue_seconds in ("30", SHORT_QUEUE):
             with started(service, args.texts_per_second, queue_seconds) as url:
                 rows[f"{service}, queue_seconds {queue_seconds}"] = measure(url, args.seconds)

@@ -296,9 +296,13 @@ def test_the_handbooks_figures_are_those_that_were_measured() -> None:
     handbook = text("docs/operations.md")
     results = {
         name: json.loads(text(f"bench/results/{name}.json"))
-        for name in ("overload", "stop", "processes", "neighbours")
+        for name in ("overload", "flood", "stop", "processes", "neighbours")
     }
     figures = [row[key] for row in results["overload"]["rows"].values() for key in ("rate", "goodput")]
+    for rows in results["flood"]["rows"].values():
+        figures += [
+            row[key] for row in rows for key in ("clients", "vectors_per_second", "refused_per_second")
+        ]
     figures += results["stop"]["requests"].values()
     figures += [row["rps"] for rows in results["processes"]["results"].values() for row in rows]
     figures += [row[key] for row in results["neighbours"]["rows"] for key in ("rate", "p50_ms", "p99_ms")]
