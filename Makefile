@@ -13,12 +13,14 @@ serve: .venv/installed
 test: .venv/installed-test .venv-adapters/installed .venv-oracles/installed
 	$(BIN)/python scripts/run_tests.py $(ARGS)
 
-# What takes an hour: a million requests that no sane client sends, other ones every night, and the memory
-# after a million texts. The tests print what to set for the same requests again.
-test-nightly: .venv/installed-test
+# What takes hours: a million requests that no sane client sends, other ones every night, the memory after a
+# million texts, and every change of every key of a model's folder. The tests print what to set for the same
+# requests again.
+test-nightly: .venv/installed-test .venv-oracles/installed
 	@command -v wrk >/dev/null || { echo "make test-nightly needs wrk: apt-get install wrk" >&2; false; }
 	FUZZ_BODIES=1000000 FUZZ_SEED=$${FUZZ_SEED:-$$(date +%F)} GROWTH_TEXTS=1000000 \
 	  $(BIN)/pytest -s tests/faults/test_fuzz.py tests/faults/test_growth.py
+	MATRIX_SHARE=1 $(BIN)/pytest -s tests/matrix
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

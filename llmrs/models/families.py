@@ -83,7 +83,7 @@ def _like_bert(config: Settings, *, skip_padding: bool = False) -> Encoder:
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings"),
         position_table=True,
-        token_types=config.integer("type_vocab_size", default=2, minimum=0),
+        token_types=config.integer("type_vocab_size", default=2),
         padding_id=padding(config, default=1 if skip_padding else 0),
         positions_skip_padding=skip_padding and not counts_from_0,
         epsilon=epsilon(config, "layer_norm_eps", default=1e-12),
