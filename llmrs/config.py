@@ -34,6 +34,7 @@ from llmrs.options import (
     share,
     text,
     url,
+    version,
 )
 from llmrs.sources import Rank, Setting, file_name, gather
 
@@ -101,12 +102,21 @@ class Config:
     )
     backend_protocol: str = option(
         "auto",
-        choice("auto", "embed", "openai", "tei", "ollama"),
+        choice("auto", "embed", "openai", "tei", "ollama", "azure"),
         "what the HTTP backend speaks; auto finds out",
         per_model=True,
     )
     backend_api_key: str | None = option(
-        None, secret("a key of visible ASCII characters"), "bearer token for the HTTP backend", per_model=True
+        None,
+        secret("a key of visible ASCII characters"),
+        "key for the HTTP backend, a bearer token except for azure",
+        per_model=True,
+    )
+    backend_api_version: str | None = option(
+        None,
+        version(),
+        "api-version that an azure backend is asked with; unset: that in backend_url",
+        per_model=True,
     )
     backend_ca_file: str | None = option(
         None,
@@ -481,7 +491,7 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{given('processes')}: an installed backend ({given('backend_type')}) runs in one process"
     if config.has_engine_process and config.worker_class != "llmrs":
         yield f"{given('processes')} contradicts {given('worker_class')}: set worker_class to llmrs"
-    takes_ids = not config.uses_http_backend or config.backend_protocol in ("auto", "openai", "tei")
+    takes_ids = not config.uses_http_backend or config.backend_protocol in ("auto", "openai", "tei", "azure")
     if config.token_ids == "native" and not takes_ids:
         yield (
             f"{given('token_ids')} contradicts {given('backend_protocol')}: only openai and tei backends "
@@ -556,7 +566,7 @@ def _is_given(config: Config, keys: Iterable[str]) -> bool:
 
 def _ineffective(config: Config) -> Iterator[str]:
     """What is set without effect, a sentence each."""
-    for key in ("backend_url", "backend_api_key", "backend_ca_file"):
+    for key in ("backend_url", "backend_api_key", "backend_api_version", "backend_ca_file"):
         if config.uses_local_backend and getattr(config, key):
             yield (
                 f"{key} = {config.shown(key)} ({config.sources[key]}) is not used, because backend_type is "
@@ -566,6 +576,11 @@ def _ineffective(config: Config) -> Iterator[str]:
         yield (
             f"backend_ca_file = {config.shown('backend_ca_file')} ({config.sources['backend_ca_file']}) is "
             "not used, because no backend_url begins with https"
+        )
+    if config.backend_api_version and config.uses_http_backend and config.backend_protocol != "azure":
+        yield (
+            f"backend_api_version = {config.shown('backend_api_version')} "
+            f"({config.sources['backend_api_version']}) is not used, because backend_protocol is not azure"
         )
     for key in ("load_on", "unload_after", "model_memory"):
         if getattr(config, key) != BY_NAME[key].default and (reason := _stays_loaded(config, key)):

@@ -200,6 +200,17 @@ def inside() -> Kind[str]:
     return text("a path inside the model's folder", "PATH", fits)
 
 
+def version() -> Kind[str]:
+    """The version of an API, as Azure dates them: 2024-10-21, 2025-04-01-preview."""
+
+    def fits(value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+            raise UnfitError
+        return value
+
+    return text("a version such as 2024-10-21", "VERSION", fits)
+
+
 def device() -> Kind[str]:
     """Where PyTorch computes: a kind of device, and a number if there are several."""
 
@@ -271,8 +282,11 @@ def _fit_url(value: str) -> str:
         raise UnfitError("expected no user name or password in the address: set backend_api_key instead")
     if not complete or " " in value:
         raise UnfitError
-    if "?" in value or "#" in value:
-        raise UnfitError("expected an address without ? and #, because paths are appended to it")
+    if not re.fullmatch(r"[^?#]*(\?api-version=[A-Za-z0-9._-]+)?", value):
+        raise UnfitError(
+            "expected an address without ? and #, because paths are appended to it; only Azure's "
+            "?api-version= is taken"
+        )
     return value
 
 

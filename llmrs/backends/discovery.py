@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from llmrs.backends.protocols import TEI, Embed, Ollama, OpenAI, Protocol, Reply
+from llmrs.backends.azure import Deployment
+from llmrs.backends.protocols import TEI, Azure, Embed, Ollama, OpenAI, Protocol, Reply
 from llmrs.backends.refusals import CREDENTIALS, described, encoding_of
 from llmrs.backends.transport import Answer, Transport
 from llmrs.config import Config
@@ -51,14 +52,16 @@ class _Model(NamedTuple):
     owner: str | None = None
 
 
-def discover(transport: Transport, config: Config, deadline: float) -> Found:
+def discover(transport: Transport, config: Config, deadline: float, azure: Deployment | None = None) -> Found:
     """What the backend speaks, among `config.backend_protocol` or, if that is `auto`, all protocols.
+
+    What is `azure` needs no search: its address says all.
 
     Raises:
         UpstreamError: it cannot be reached, is not ready, or speaks none of them.
         DeadlineExceeded: `deadline` (a `time.monotonic()` moment) has passed.
     """
-    search = _Search(transport, config, deadline)
+    search = _Search(transport, config, deadline, azure)
     for protocol, model in search.candidates():
         reply = search.try_out(protocol)
         if reply is not None:
@@ -75,7 +78,10 @@ def _announce(transport: Transport, protocol: Protocol, model: _Model, reply: Re
 
 
 class _Search:
-    def __init__(self, transport: Transport, config: Config, deadline: float) -> None:
+    def __init__(
+        self, transport: Transport, config: Config, deadline: float, azure: Deployment | None
+    ) -> None:
+        self._azure = azure
         self._transport = transport
         self._config = config
         self._deadline = deadline
@@ -96,6 +102,10 @@ class _Search:
         """Protocols to try, most telling first, each with the model it would serve."""
         config = self._config
         wanted = config.backend_protocol
+        if self._azure is not None:
+            for base64 in (True, False):
+                yield Azure(self._azure.name, self._azure.path, base64=base64), self._model(self._azure.name)
+            return
         if wanted in ("auto", "tei"):
             yield from self._tei()
         if wanted == "auto" and self._get("/api/tags").get("models") and not self._is_llmrs():

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 
 from llmrs.backends.answers import Unshortened, assemble, check_width
 from llmrs.backends.asking import Asker
+from llmrs.backends.azure import KEY_HEADER, Deployment, find_deployment
 from llmrs.backends.base import Backend
 from llmrs.backends.calls import Call
 from llmrs.backends.connections import Broken
@@ -64,15 +65,20 @@ def open_address(config: Config, url: str, *, patient: bool = True) -> HttpBacke
     """
     # One connection more than slots, so that a health check never displaces a batch's.
     connections = (config.workers or DEFAULT_SLOTS) + 1
+    azure = find_deployment(config, url)
     transport = Transport(
-        url, connections=connections, api_key=config.backend_api_key, ca_file=config.backend_ca_file
+        azure.base if azure else url,
+        connections=connections,
+        api_key=config.backend_api_key,
+        key_header=KEY_HEADER if azure else None,
+        ca_file=config.backend_ca_file,
     )
     if proxy := ignored_proxy(url):
         message = (
             "backend %s is asked directly: backends are not reached through a proxy, and %s has no effect"
         )
         log.warning(message, url, proxy)
-    return HttpBackend(config, transport, patient=patient)
+    return HttpBackend(config, transport, patient=patient, azure=azure)
 
 
 class HttpBackend(Backend):
@@ -87,12 +93,15 @@ class HttpBackend(Backend):
     waits_on: ClassVar[Literal["cpu", "network"]] = "network"
     counts_tokens = False
 
-    def __init__(self, config: Config, transport: Transport, *, patient: bool = True) -> None:
-        """`patient` is whether a batch waits for a backend that is busy."""
+    def __init__(
+        self, config: Config, transport: Transport, *, patient: bool = True, azure: Deployment | None = None
+    ) -> None:
+        """`patient` is whether a batch waits for a backend that is busy; `azure` is what it is on Azure."""
         self.kind = config.backend_protocol
         self.address = transport.address
         self._config = config
         self._transport = transport
+        self._azure = azure
         self._found: Found | None = None
         self._health_path: str | None = None
         self._searching = threading.Lock()
@@ -222,7 +231,7 @@ class HttpBackend(Backend):
                 raise DeadlineExceeded("the backend did not answer in time")
             try:
                 if self._found is None:
-                    found = discover(self._transport, self._config, deadline)
+                    found = discover(self._transport, self._config, deadline, self._azure)
                     self.kind = found.protocol.name
                     self._health_path = health_path(
                         self._transport, found.protocol, found.info.name, deadline

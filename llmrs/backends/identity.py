@@ -25,6 +25,7 @@ ANSWERING = frozenset(
         "backend_protocol",
         "backend_api_key",
         "backend_ca_file",
+        "backend_api_version",
         "model_aliases",
         "normalize_embeddings",
         "default_prompt",

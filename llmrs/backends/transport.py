@@ -71,12 +71,13 @@ class Transport:
         *,
         connections: int,
         api_key: str | None = None,
+        key_header: str | None = None,
         ca_file: str | None = None,
         resend: bool = True,
     ) -> None:
         self.address = url
         self._base, socket_path = _parse(url)
-        self._headers = HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._headers = HEADERS | _credentials(api_key, key_header)
         self._heads: dict[tuple[str, str], bytes] = {}
         self._pool = Pool(_address(self._base, socket_path, ca_file), connections, resend=resend)
 
@@ -133,6 +134,13 @@ def _address(base: str, socket_path: str | None, ca_file: str | None) -> Address
     if socket_path is not None or url.scheme == "http":
         return Address(host, url.port or 80, socket_path)
     return Address(host, url.port or 443, tls=tls_context(ca_file, requests.adapters.DEFAULT_CA_BUNDLE_PATH))
+
+
+def _credentials(api_key: str | None, header: str | None) -> dict[str, str]:
+    """The header that has the key, by default as a bearer token."""
+    if api_key is None:
+        return {}
+    return {header: api_key} if header else {"Authorization": f"Bearer {api_key}"}
 
 
 def _parse(url: str) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from llmrs.backends.protocols import Protocol
 from llmrs.backends.transport import Answer, Transport
 from llmrs.errors import DeadlineExceeded, UpstreamError
 
-PATHS = {"embed": "/health", "tei": "/health", "ollama": "/api/version"}
+PATHS = {"embed": "/health", "tei": "/health", "ollama": "/api/version", "azure": "/health"}
 """By protocol."""
 
 FREE = frozenset(("vllm", "llamacpp", "infinity", "llmrs"))

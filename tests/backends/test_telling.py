@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmrs.backends.pool import open_http
-from llmrs.backends.protocols import TEI, Embed, Ollama, OpenAI, Protocol
+from llmrs.backends.protocols import TEI, Azure, Embed, Ollama, OpenAI, Protocol
 from llmrs.config import Config
 from llmrs.embeddings import CallOptions
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, UpstreamRejected, UpstreamTooLong
@@ -319,6 +319,7 @@ def test_the_documented_table_is_what_the_protocols_say():
         "tei": TEI(),
         "ollama": Ollama("m"),
         "openai": OpenAI("m"),
+        "azure": Azure("m", "/e"),
         "openai, vllm": OpenAI("m", owner="vllm"),
         "openai, llmrs": OpenAI("m", owner="llmrs"),
     }

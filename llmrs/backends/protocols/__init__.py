@@ -7,7 +7,7 @@ the table of docs/backends.md, which the tests compare.
 from llmrs.backends.protocols.base import Protocol, Reply
 from llmrs.backends.protocols.embed import Embed
 from llmrs.backends.protocols.ollama import Ollama
-from llmrs.backends.protocols.openai import OpenAI
+from llmrs.backends.protocols.openai import Azure, OpenAI
 from llmrs.backends.protocols.tei import TEI
 
-__all__ = ["TEI", "Embed", "Ollama", "OpenAI", "Protocol", "Reply"]
+__all__ = ["TEI", "Azure", "Embed", "Ollama", "OpenAI", "Protocol", "Reply"]

@@ -68,6 +68,16 @@ class OpenAI(Protocol):
         return Reply(to_matrix(rows, count, strings=True), _tokens(answer))
 
 
+class Azure(OpenAI):
+    """OpenAI's models on Azure: the same at another path. They refuse inputs that are too long."""
+
+    name = "azure"
+
+    def __init__(self, model: str, path: str, *, base64: bool = True) -> None:
+        super().__init__(model, path=path, base64=base64)
+        self.truncates = {"none": UNTOLD, "end": UNTOLD}
+
+
 def _number(index: object) -> int | None:
     """A row's `index`, which some servers write as text; None where it has none."""
     if index is None or type(index) is int:
