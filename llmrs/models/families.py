@@ -123,6 +123,7 @@ def _mpnet(config: Settings) -> Encoder:
         names=names.MPNET,
         token_types=0,
         padding_id=1,  # fixed in MPNet's code, not in its configuration
+        positions_skip_padding=True,
         distance_bias="buckets",
     )
 

@@ -242,6 +242,13 @@ def test_two_names_of_one_rotation_agree(tmp_path):
         families.read_encoder(Settings(tmp_path / "config.json", said))
 
 
+def test_the_padding_of_mpnet_is_no_setting(tmp_path):
+    for padding_id in (0, 1, -1):
+        said = config("mpnet", pad_token_id=padding_id)
+        encoder = families.read_encoder(Settings(tmp_path / "config.json", said))
+        assert (encoder.padding_id, encoder.positions_skip_padding) == (1, True)
+
+
 def test_the_code_of_another_jina_model_is_refused(tmp_path):
     """Its layers have norms that these have not."""
     theirs = "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel"
