@@ -5,11 +5,14 @@ Run as a program in the environment of `families.py`; `test_quantized` reads wha
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import transformers as hf
 from exact import exact_means, runtime_means, token_ids
@@ -70,7 +73,34 @@ def main(folder: Path) -> None:
         file.unlink()
 
 
+def write_good(folder: Path, default: Path) -> None:
+    """A file of the default model that is worth having: only what suffers little is quantized.
+
+    All its products quantized, ranges measured on 150 texts, leave it a cosine of 0.89 to its own vectors.
+    """
+    place = folder / "default"
+    shutil.copytree(default, place)
+    inputs = (*INPUTS, "token_type_ids")
+    encoder = Encoder(hf.AutoModel.from_pretrained(place), inputs)
+    export(encoder, place / "onnx/model.onnx", inputs, ("last_hidden_state",))
+    texts = token_ids(place, folder / "texts.json")
+    nodes = [node.name for node in onnx.load(str(place / "onnx/model.onnx")).graph.node]
+    quantize_static(
+        str(place / "onnx/model.onnx"),
+        str(place / "onnx/model_good.onnx"),
+        Texts(texts),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["MatMul"],
+        nodes_to_quantize=[name for name in nodes if re.search(r"self/(query|key|value)/MatMul$", name)],
+        per_channel=True,
+        reduce_range=True,  # or ONNX Runtime's integers would saturate where there is no VNNI
+    )
+    for name in ("model", "model_good"):
+        np.save(folder / f"{name}-runtime.npy", runtime_means(place / f"onnx/{name}.onnx", texts))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with torch.no_grad():
         main(Path(sys.argv[1]))
+        write_good(Path(sys.argv[1]), Path(sys.argv[2]))

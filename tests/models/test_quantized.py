@@ -6,6 +6,7 @@ less as it is.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmrs.backends.local import LocalBackend
 from tests.models.oracles import run_oracle
 from tests.models.test_families import cosines
 from tests.processes import ROOT
@@ -25,10 +27,10 @@ INSTRUCTIONS = ("AVX2", "AVX512_CORE", "ALL")
 
 
 @pytest.fixture(scope="session")
-def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized(tmp_path_factory: pytest.TempPathFactory, default_folder: Path) -> Path:
     """The folder of all graphs. Without the oracle's environment: a failure under CI, else a skip."""
     folder = tmp_path_factory.mktemp("quantized")
-    run_oracle("quantized.py", folder)
+    run_oracle("quantized.py", folder, default_folder)
     return folder
 
 
@@ -68,3 +70,14 @@ def test_vectors_are_those_of_onnx_runtime(quantized, computed):
     """Of a graph that saturates on no machine: its weights have 7 bits."""
     _, alone = np.load(computed / "reduced.npy")
     assert cosines(alone, np.load(quantized / "reduced-runtime.npy")).min() >= 0.999
+
+
+@pytest.mark.model
+def test_a_good_file_of_the_default_model(quantized):
+    """It is near the model, and llmrs is as near to what ONNX Runtime makes of it."""
+    runtime = np.load(quantized / "model_good-runtime.npy")
+    assert cosines(runtime, np.load(quantized / "model-runtime.npy")).min() >= 0.99
+    backend = LocalBackend(str(quantized / "default"), dtype="f32", model_file="onnx/model_good.onnx")
+    texts = json.loads((quantized / "texts.json").read_text(encoding="utf-8"))
+    found = backend.embed(backend.prepare(texts), timeout=60).matrix
+    assert cosines(found, runtime).min() >= 0.99
