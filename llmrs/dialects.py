@@ -81,6 +81,12 @@ def _embed_dtype(value: Any, name: str) -> Asked:
     return {"output_dtype": fields.choice(value, name, ("float32", "float16"))}
 
 
+def _embd_normalize(value: Any, name: str) -> Asked:
+    if type(value) is not int or value not in (-1, 2):
+        raise InvalidRequest(f"{name} must be 2, for length 1, or -1, for vectors as they are", param=name)
+    return {"normalize": value == 2}
+
+
 def _modality(value: Any, name: str) -> Asked:
     if value == "text" or (type(value) is list and set(map(str, value)) == {"text"}):
         return {}
@@ -89,13 +95,17 @@ def _modality(value: Any, name: str) -> Asked:
 
 _INPUT_TYPE = _as("input_type", fields.input_type)
 _SIDE = _as("truncation_side", fields.side)
+_WIDTH = _as("dimensions", fields.positive)
 _NO_PROMPT = _only(
     "", why="name one of the model's own prompts with prompt_name, or write it before the texts"
 )
+_ONE_VECTOR = _only(False, why="an input gets one vector")
 _NO_IMAGES = _only([], why="models here take texts, in input")
 
 FIELDS: Mapping[str, Field] = {
     "truncation": Field("Voyage", "`true` is `truncate: true`, `false` is `truncate: false`", _truncation),
+    "autoTruncate": Field("Vertex AI", "the same", _truncation),
+    "auto_truncate": Field("Vertex AI", "the same", _truncation),
     "truncation_direction": Field("TEI", "the end to cut off: `left` or `right`", _SIDE),
     "truncation_side": Field("vLLM", "the same", _SIDE),
     "truncate_prompt_tokens": Field(
@@ -104,11 +114,18 @@ FIELDS: Mapping[str, Field] = {
         _truncate_prompt_tokens,
     ),
     "max_tokens": Field("Cohere", "at least the model's limit, else refused", _token_limit),
+    "max_length": Field("FlagEmbedding", "the same", _token_limit),
     "task": Field("Jina", "as `input_type`", _INPUT_TYPE),
     "task_type": Field("Gemini, Nomic", "as `input_type`", _INPUT_TYPE),
-    "output_dimension": Field(
-        "Cohere, Mistral, Voyage", "as `dimensions`", _as("dimensions", fields.positive)
-    ),
+    "taskType": Field("Gemini, Vertex AI", "as `input_type`", _INPUT_TYPE),
+    "text_type": Field("DashScope", "as `input_type`", _INPUT_TYPE),
+    "title": Field("Gemini", "refused", _only("", why="write it before the text")),
+    "output_dimension": Field("Cohere, Mistral, Voyage", "as `dimensions`", _WIDTH),
+    "outputDimensionality": Field("Gemini, Vertex AI", "as `dimensions`", _WIDTH),
+    "output_dimensionality": Field("Gemini, Vertex AI", "as `dimensions`", _WIDTH),
+    "dimensionality": Field("Nomic", "as `dimensions`", _WIDTH),
+    "dimension": Field("DashScope", "as `dimensions`", _WIDTH),
+    "truncate_dim": Field("sentence-transformers", "as `dimensions`", _WIDTH),
     "embedding_type": Field(
         "Jina, NVIDIA", "`base64`, or as `output_dtype`; `float` is `float32`", _embedding_type
     ),
@@ -119,18 +136,31 @@ FIELDS: Mapping[str, Field] = {
     ),
     "normalized": Field("Jina", "as `normalize`", _as("normalize", fields.flag)),
     "use_activation": Field("vLLM", "as `normalize`", _as("normalize", fields.flag)),
+    "embd_normalize": Field(
+        "llama.cpp", "`2` is `normalize: true`, `-1` is `normalize: false`", _embd_normalize
+    ),
     "add_special_tokens": Field(
         "vLLM",
         "`true`",
         _only(True, why="inputs always get the special tokens that the model was trained with"),
     ),
     "late_chunking": Field("Jina", "`false`", _only(False, why="each input is computed by itself")),
-    "return_multivector": Field("Jina", "`false`", _only(False, why="an input gets one vector")),
+    "return_multivector": Field("Jina", "`false`", _ONE_VECTOR),
+    "return_dense": Field("FlagEmbedding", "`true`", _only(True, why="an input gets one dense vector")),
+    "return_sparse": Field("FlagEmbedding, Xinference", "`false`", _ONE_VECTOR),
+    "return_colbert_vecs": Field("FlagEmbedding", "`false`", _ONE_VECTOR),
+    "output_type": Field("DashScope", "`dense`", _only("dense", why="an input gets one dense vector")),
+    "output_value": Field(
+        "sentence-transformers",
+        "`sentence_embedding`",
+        _only("sentence_embedding", why="an input gets one vector"),
+    ),
     "modality": Field("Infinity, NVIDIA", "`text`", _modality),
     "precision": Field("sentence-transformers", "`float32`", _only("float32", why="use output_dtype")),
     "prompt": Field("sentence-transformers", "refused: see `prompt_name`", _NO_PROMPT),
     "prompt_template": Field("Fireworks", "refused: see `prompt_name`", _NO_PROMPT),
     "instruction": Field("Xinference and others", "refused: see `prompt_name`", _NO_PROMPT),
+    "instruct": Field("DashScope", "refused: see `prompt_name`", _NO_PROMPT),
     "messages": Field("vLLM", "refused", _only([], why="chats are not embedded here, only texts in input")),
     "image": Field("Jina and others", "refused", _NO_IMAGES),
     "images": Field("Cohere", "refused", _NO_IMAGES),
