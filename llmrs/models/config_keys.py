@@ -29,7 +29,11 @@ COMMON: Table = {
     **each(READ, "model_type architectures auto_map pad_token_id matryoshka_dimensions tokenizer_class"),
     **each(GIVEN, "hidden_size num_hidden_layers num_attention_heads vocab_size max_position_embeddings"),
     # Names, versions and dates.
-    **each(IGNORED, "_name_or_path name_or_path _commit_hash transformers_version transformers.js_config"),
+    **each(
+        IGNORED,
+        "_name_or_path name_or_path _commit_hash transformers_version transformers.js_config "
+        "export_model_type language unsloth_version unsloth_fixed",
+    ),
     # How numbers are stored; what they are computed in is `dtype` of the configuration.
     **each(IGNORED, "torch_dtype dtype use_bfloat16 torchscript"),
     # Training, and heads on top of the encoder: see `heads` for their weights.
@@ -58,6 +62,8 @@ COMMON: Table = {
     **each(UNSET, "cross_attention_hidden_size quantization_config per_layer_config transformers_weights"),
     "pruned_heads": only({}),
     "prefix": only(""),
+    # A list of adapters, of another library; empty in what was trained with it and saved without.
+    "adapters": within({"adapters": only({}), **each(IGNORED, "config_map fusion_config_map fusions")}),
 }
 """Of every family."""
 
@@ -94,6 +100,7 @@ BERT: Table = {
     **POOLER,
     **each(GIVEN, "intermediate_size hidden_act layer_norm_eps type_vocab_size"),
     "position_embedding_type": only("absolute"),
+    "emb_size": IGNORED,  # hidden_size once more, as rubert-tiny2 has it; to transformers of no account
 }
 
 JINA: Table = {

@@ -163,6 +163,8 @@ def choose_class(tokenizer: Settings, config: Settings, *, byte_level: bool = Fa
     if isinstance(mapped := tokenizer.raw("auto_map"), list) or (mapped or {}).get("AutoTokenizer"):
         raise ModelError(f"{tokenizer.path}: auto_map names code for the tokenizer, which is never run")
     place = tokenizer if "tokenizer_class" in tokenizer else config
+    if place.raw("tokenizer_class") == "":
+        raise ModelError(f"{place.path}: tokenizer_class is empty: remove it, or name a class")
     declared = place.text("tokenizer_class", default="").removesuffix("Fast")
     kind = config.text("model_type", default="")
     registered = REGISTERED.get(kind)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from llmrs.errors import ModelError
 from llmrs.models.settings import Settings, read_settings
-from llmrs.models.tokenizer_class import VOCABULARIES, choose_class
+from llmrs.models.tokenizer_class import GENERIC, VOCABULARIES, choose_class
 
 Side: TypeAlias = Literal["start", "end"]
 
@@ -54,24 +54,27 @@ OBEYED = (
     "padding_side",
     "tokenizer_class",
     "truncation_side",
+    "trust_remote_code",
     "unk_id",
 )
 """Keys that count, or are refused where they would."""
 
 HARMLESS_KEYS = """
-_comment _commit_hash _from_auto _name_or_path added_tokens_file architectures backend chat_control_tokens
-chat_template clean_up_tokenization_spaces
-clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output description device_map
-do_basic_tokenize errors from_slow full_tokenizer_file is_local lang language license local_files_only
-max_length merges_file model_type name name_or_path never_split pad_to_max_length pad_to_multiple_of
-pad_token_type_id padding processor_class remove_space response_schema response_template
-return_attention_mask return_tensors return_token_type_ids revision slow_tokenizer_class sp_model_kwargs
-spaces_between_special_tokens special_tokens special_tokens_map_file src_lang stride subfolder task tgt_lang
-tokenizer_file tokenizer_type tokenizer_version transformers_version trim_offsets truncation
-truncation_strategy use_default_system_prompt use_fast verbose version vocab_file vocab_size vocab_type
-wordpieces_prefix
+_comment _commit_hash _from_auto _name_or_path added_tokens_file architectures backend cache_dir
+chat_control_tokens chat_template clean_up_tokenization_spaces
+clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output date description device_map
+do_basic_tokenize dtype errors force_download from_slow full_tokenizer_file is_fast is_local
+lang language license local_files_only low_cpu_mem_usage max_length max_seq_length merges_file model_type
+name name_or_path never_split pad_to_max_length pad_to_multiple_of pad_token_type_id padding
+padding_strategy processor_class proxies remove_space response_schema response_template resume_download
+return_attention_mask return_length return_offsets_mapping return_tensors return_token_type_ids revision
+slow_tokenizer_class sp_model_kwargs spaces_between_special_tokens special_tokens special_tokens_map_file
+src_lang stride subfolder task tgt_lang token tokenizer_file tokenizer_type tokenizer_version
+tokenizers_version torch_dtype transformers_version trim_offsets truncation truncation_strategy
+unsloth_fixed unsloth_version use_default_system_prompt use_fast verbose version
+vocab_file vocab_size vocab_type wordpieces_prefix
 """
-"""Keys that no tokenizer is made of: names, versions, chats, decoding, defaults of other calls."""
+"""Keys that no tokenizer is made of: names, versions, chats, decoding, downloads, defaults of other calls."""
 
 HARMLESS = frozenset(HARMLESS_KEYS.split())
 
@@ -121,7 +124,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     _check(config)
     read_truncation_side(folder)
     name = choose_class(config, model, byte_level=json is not None and _is_byte_level(json))
+    if config.raw("trust_remote_code") and name != GENERIC:  # it would take tokenizer.json as it is
+        raise ModelError(f"{config.path}: trust_remote_code is not supported, only false: remove it")
     values = {key: value for key, value in config.values.items() if key not in HARMLESS}
+    if isinstance(values.get("use_auth_token"), bool):  # of an old download; a text there is a special token
+        del values["use_auth_token"]
     if json is not None:  # its post-processor counts
         values.pop("add_bos_token", None)
         values.pop("add_eos_token", None)

@@ -302,6 +302,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "summary_type": "first",
         "summary_use_proj": True,
     },
+    "rubert-tiny2": {**BERT, "architectures": ["BertForPreTraining"], "emb_size": 312},
+    "specter2": {
+        **BERT,
+        "adapters": {"adapters": {}, "config_map": {}, "fusion_config_map": {}, "fusions": {}},
+    },
     "jina-v2": {
         **BERT,
         "architectures": ["JinaBertForMaskedLM"],
@@ -331,6 +336,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "model_type": "gte",
     },
     "Qwen3-Embedding": QWEN3,
+    "Qwen3-Embedding by unsloth": {**QWEN3, "unsloth_fixed": True, "unsloth_version": "2025.9.1"},
     "EmbeddingGemma": GEMMA,
     "gte-modernbert, granite-r2, modernbert-embed": MODERNBERT,
 }

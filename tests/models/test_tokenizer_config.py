@@ -54,6 +54,8 @@ ONLY_HERE = {
     "by-config": "its tokenizer.json is of another kind than the class that config.json asks for",
     "other-class": "the same, by tokenizer_config.json",
     "number": "1 is not true: some classes fail on it, others do not look",
+    "trusting": "another class is taken where the folder is trusted, which it never is here",
+    "class-empty": "the empty name is the generic class there, and surely nobody's wish",
     "unk-null": "a Unigram model without its unknown token",
 }
 """What is refused here and not there, by the configuration's name."""
@@ -153,6 +155,8 @@ def folder(tmp_path, bert):
         ({"mask_token": {"content": "a"}}, "mask_token is neither a string nor an AddedToken"),
         ({"additional_special_tokens": "abc"}, "not a list of tokens"),
         ({"tokenizer_class": 3}, "tokenizer_class is of the wrong type"),
+        ({"tokenizer_class": ""}, "tokenizer_class is empty"),
+        ({"trust_remote_code": True}, "trust_remote_code is not supported, only false"),
     ],
 )
 def test_a_setting_that_is_not_understood_ends_the_start(folder, config, words):
