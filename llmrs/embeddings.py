@@ -45,10 +45,13 @@ class CallOptions(NamedTuple):
     Attributes:
         truncate: what it shall do with inputs that are too long; None: what it does by itself.
         dimensions: how wide their vectors shall be; None: as wide as they are.
+        input_type, prompt_name: which prompt of its model it shall put in front; None: its default.
     """
 
     truncate: Truncate | None = None
     dimensions: int | None = None
+    input_type: str | None = None
+    prompt_name: str | None = None
 
 
 class Prepared(NamedTuple):

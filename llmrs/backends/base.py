@@ -98,14 +98,29 @@ class Backend(ABC):
         """
 
     def prepare_for(
-        self, inputs: Sequence[Input], *, truncate: Truncate | None, prompt: str, dimensions: int | None
+        self,
+        inputs: Sequence[Input],
+        *,
+        truncate: Truncate | None,
+        prompt: str,
+        dimensions: int | None,
+        input_type: str | None = None,
+        prompt_name: str | None = None,
     ) -> list[Prepared]:
         """As `prepare`, for a request that wants vectors of `dimensions` numbers.
 
         By default those are made by whoever called, of the whole vectors. A backend that `shortens` makes
         them itself: all numbers of its vectors beyond `dimensions` are zero.
+
+        `input_type` and `prompt_name` are for one that does not say in `ModelInfo` which prompts it has; of
+        others they have been made a `prompt`.
         """
         return self.prepare(inputs, truncate=truncate, prompt=prompt)
+
+    @property
+    def knows_prompts(self) -> bool:
+        """Whether all prompts of its model are known here. By default they are."""
+        return True
 
     @property
     def forwards_ids(self) -> bool:

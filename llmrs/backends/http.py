@@ -138,6 +138,10 @@ class HttpBackend(Backend):
         return (self.kind, *sorted(self.protocol.truncates if self.protocol else ()))
 
     @property
+    def knows_prompts(self) -> bool:
+        return False
+
+    @property
     def forwards_ids(self) -> bool:
         return self.protocol is not None and self.protocol.forwards_ids
 
@@ -165,13 +169,23 @@ class HttpBackend(Backend):
         return self.prepare_for(inputs, truncate=truncate, prompt=prompt, dimensions=None)
 
     def prepare_for(
-        self, inputs: Sequence[Input], *, truncate: Truncate | None, prompt: str, dimensions: int | None
+        self,
+        inputs: Sequence[Input],
+        *,
+        truncate: Truncate | None,
+        prompt: str,
+        dimensions: int | None,
+        input_type: str | None = None,
+        prompt_name: str | None = None,
     ) -> list[Prepared]:
-        """See `prepare`. Vectors are shortened by the backend where it `shortens`, else by the caller."""
+        """See `prepare`. Vectors are shortened by the backend where it `shortens`, else by the caller.
+
+        `input_type` and `prompt_name` are for the backend, which has prompts of its own.
+        """
         if not self.shortens or dimensions == self.info.dimensions:
             dimensions = None
         options, protocol, longest = (
-            CallOptions(truncate, dimensions),
+            CallOptions(truncate, dimensions, input_type, prompt_name),
             self.protocol,
             self.info.max_input_tokens,
         )

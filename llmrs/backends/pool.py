@@ -141,7 +141,14 @@ class BackendPool(Backend):
         return self.prepare_for(inputs, truncate=truncate, prompt=prompt, dimensions=None)
 
     def prepare_for(
-        self, inputs: Sequence[Input], *, truncate: Truncate | None, prompt: str, dimensions: int | None
+        self,
+        inputs: Sequence[Input],
+        *,
+        truncate: Truncate | None,
+        prompt: str,
+        dimensions: int | None,
+        input_type: str | None = None,
+        prompt_name: str | None = None,
     ) -> list[Prepared]:
         """The same for vectors of `dimensions` numbers, which only all backends together may shorten."""
         dimensions = dimensions if self.shortens else None
@@ -150,12 +157,23 @@ class BackendPool(Backend):
         speakers = {backend.speaks: backend for backend in backends}
         prepared: list[Prepared] = []
         for backend in speakers.values():
-            prepared = backend.prepare_for(inputs, truncate=truncate, prompt=prompt, dimensions=dimensions)
+            prepared = backend.prepare_for(
+                inputs,
+                truncate=truncate,
+                prompt=prompt,
+                dimensions=dimensions,
+                input_type=input_type,
+                prompt_name=prompt_name,
+            )
         return prepared
 
     @property
     def _known(self) -> list[HttpBackend]:
         return [replica.backend for replica in self._replicas if replica.in_service]
+
+    @property
+    def knows_prompts(self) -> bool:
+        return False
 
     @property
     def forwards_ids(self) -> bool:

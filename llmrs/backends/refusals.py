@@ -30,6 +30,9 @@ and PyTorch where a text has more tokens than the model has positions."""
 EMPTY = re.compile(rb'"Empty"|cannot be empty|must not be empty', re.IGNORECASE)
 """What text-embeddings-inference and others say of an empty text."""
 
+FIELD = re.compile(rb'"param": ?"(dimensions|truncate|input_type|prompt_name)"')
+"""How OpenAI and llmrs name the field that they refuse, of those that they are told beside the inputs."""
+
 ENCODINGS = ("gzip", "deflate", "br", "zstd", "compress")
 
 
@@ -97,6 +100,9 @@ def refusal(answer: Answer, longest: int | None) -> ServiceError:
         return UpstreamTooLong(longest)
     if answer.status in REJECTED and EMPTY.search(answer.body):
         return UpstreamRejected("the backend refused the input as empty", param="input")
+    if answer.status in REJECTED and (named := FIELD.search(answer.body)):
+        field = named[1].decode()
+        return UpstreamRejected(f"{field} is not accepted by the backend", param=field)
     if answer.status in REJECTED:
         return UpstreamRejected("the backend refused the input as invalid or too long", param="input")
     if answer.status in (401, 403):

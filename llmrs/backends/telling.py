@@ -27,6 +27,12 @@ def find_fault(protocol: Protocol, options: CallOptions) -> tuple[str, str] | No
         return f"truncate must not be {options.truncate}: {told}", "truncate"
     if options.dimensions is not None and not protocol.shortens:
         return UNSHORTENED, "dimensions"
+    asked = "input_type" if options.input_type is not None else "prompt_name"
+    if getattr(options, asked) is not None and not protocol.prompts:
+        return (
+            f"{asked} is not supported: which prompts the backend ({protocol.name}) has is not known here; "
+            "leave it out, or write the prompt before the texts"
+        ), asked
     return None
 
 

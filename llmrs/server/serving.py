@@ -366,18 +366,18 @@ class ServedModel:
     def _prepare(
         self, inputs: list[Input], request: EmbeddingRequest, truncate: Truncate | None, group: Group
     ) -> list[Prepared]:
-        prompt = choose_prompt(
-            self.info.prompts,
-            request.prompt_name,
-            request.input_type,
-            self.config.default_prompt or "",
-        )
+        asked = {"input_type": request.input_type, "prompt_name": request.prompt_name}
+        prompt = ""
+        if self.backend.knows_prompts:
+            prompt = choose_prompt(self.info.prompts, default=self.config.default_prompt or "", **asked)
+            asked = {}
         prepare = partial(
             self.backend.prepare_for,
             inputs,
             truncate=truncate,
             prompt=prompt,
             dimensions=request.dimensions,
+            **asked,
         )
         if not self.backend.counts_tokens:
             return prepare()  # which only estimates the tokens: the backend keeps its own limit

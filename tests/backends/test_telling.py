@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from llmrs.backends.pool import open_http
 from llmrs.backends.protocols import TEI, Azure, Embed, Ollama, OpenAI, Protocol
+from llmrs.backends.refusals import refusal
+from llmrs.backends.transport import Answer
 from llmrs.config import Config
 from llmrs.embeddings import CallOptions
 from llmrs.errors import ContextLengthExceeded, InvalidRequest, UpstreamRejected, UpstreamTooLong
@@ -161,6 +164,42 @@ def test_servers_that_refuse_long_texts_by_themselves_need_no_telling(owner):
         assert service.posts()[-1].json.keys() == {"model", "input", "encoding_format"}
         with pytest.raises(InvalidRequest, match="truncate must not be start"):
             embed(backend, [LONG], truncate="start")
+
+
+# Prompts.
+
+
+def with_prompt(backend, **asked):
+    return backend.prepare_for([SHORT], truncate=None, prompt="", dimensions=None, **asked)
+
+
+@pytest.mark.parametrize("field", ["input_type", "prompt_name"])
+def test_which_prompt_is_meant_another_llmrs_is_told(field):
+    with serve(shapes.llmrs()) as service:
+        backend = backend_at(service)
+        backend.embed([*with_prompt(backend, **{field: "query"}), *backend.prepare([SHORT])], timeout=10)
+        assert [post.json.get(field) for post in service.posts()[-2:]] == ["query", None]
+
+
+@pytest.mark.parametrize("name", sorted({*SHAPES} - {"openai, llmrs"}))
+def test_prompts_of_other_backends_are_refused_by_name(name):
+    with serve(SHAPES[name]) as service:
+        backend = backend_at(service)
+        for field in ("input_type", "prompt_name"):
+            with pytest.raises(InvalidRequest, match=f"{field} is not supported: which prompts") as caught:
+                with_prompt(backend, **{field: "query"})
+            assert caught.value.param == field
+
+
+@pytest.mark.parametrize("field", ["dimensions", "truncate", "input_type", "prompt_name"])
+def test_a_field_that_a_backend_refuses_is_named(field):
+    """And not the input, as which another llmrs and OpenAI tell them apart."""
+    body = {"error": {"message": "secret", "type": "invalid_request_error", "param": field, "code": None}}
+    for encoded in (json.dumps(body).encode(), json.dumps(body, separators=(",", ":")).encode()):
+        error = refusal(Answer(400, {}, encoded), None).about(0)
+        assert (error.status, error.param, error.message) == (
+            400, field, f"{field} is not accepted by the backend",
+        )  # fmt: skip
 
 
 def test_what_was_asked_before_the_backend_was_known_is_judged_when_it_is():
@@ -331,6 +370,7 @@ def test_the_documented_table_is_what_the_protocols_say():
             "told" if protocol.refuses_on_request else "no",
             "told" if protocol.keeps_lengths else "no",
             "told" if protocol.shortens else "no",
+            "told" if protocol.prompts else "400",
             "yes" if protocol.takes_ids else "no",
             "yes" if protocol.takes_empty else "no",
         ], name

@@ -58,6 +58,7 @@ class Protocol(ABC):
         shortens: whether it takes `dimensions`.
         keeps_lengths: whether it is told not to normalize. Where it is not, its vectors are as long as
             it makes them.
+        prompts: whether it is told which of its model's prompts to put in front of texts.
         takes_ids: whether an input may be a list of token ids.
         forwards_ids: whether ids of an unknown vocabulary may go there, as to OpenAI, whose they are.
         takes_empty: whether an input may be an empty text.
@@ -74,6 +75,7 @@ class Protocol(ABC):
     truncates: Mapping[Truncate, Fields] = MappingProxyType({"end": UNTOLD})
     shortens: ClassVar[bool] = False
     keeps_lengths: ClassVar[bool] = False
+    prompts: bool = False
     takes_ids: ClassVar[bool] = False
     forwards_ids: bool = False
     takes_empty: bool = True
@@ -94,7 +96,8 @@ class Protocol(ABC):
         fields = dict(self._fields)
         if options is not None:
             fields |= self.truncates[options.truncate] if options.truncate else UNTOLD
-            fields |= {"dimensions": options.dimensions} if options.dimensions else UNTOLD
+            told = {name: getattr(options, name) for name in ("dimensions", "input_type", "prompt_name")}
+            fields |= {name: value for name, value in told.items() if value is not None}
         head = msgspec.json.encode(fields)[:-1]
         return b"%b,%b:[%b]}" % (head, self._inputs, b",".join(items))
 

@@ -59,6 +59,7 @@ class OpenAI(Protocol):
         self.path = path
         self.truncates = TRUNCATES.get(owner or "", Protocol.truncates)
         self.forwards_ids = owner not in OWN_VOCABULARY
+        self.prompts = owner == "llmrs"
         super().__init__({"model": model} | ({"encoding_format": "base64"} if base64 else {}), "input")
 
     def read(self, body: bytes, headers: Mapping[str, str], count: int) -> Reply:
