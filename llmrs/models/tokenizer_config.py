@@ -60,19 +60,19 @@ OBEYED = (
 """Keys that count, or are refused where they would."""
 
 HARMLESS_KEYS = """
-_comment _commit_hash _from_auto _name_or_path added_tokens_file architectures backend cache_dir
-chat_control_tokens chat_template clean_up_tokenization_spaces
+_comment _commit_hash _from_auto _name_or_path add_dummy_prefix_space added_tokens_file architectures
+backend cache_dir chat_control_tokens chat_template clean_up_tokenization_spaces
 clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output date description device_map
-do_basic_tokenize dtype errors force_download from_slow full_tokenizer_file is_fast is_local
-lang language license local_files_only low_cpu_mem_usage max_length max_seq_length merges_file model_type
-name name_or_path never_split pad_to_max_length pad_to_multiple_of pad_token_type_id padding
-padding_strategy processor_class proxies remove_space response_schema response_template resume_download
+do_basic_tokenize dtype errors force_download from_slow full_tokenizer_file is_fast is_local lang language
+license local_files_only low_cpu_mem_usage max_length max_seq_length merges_file model_type name
+name_or_path never_split pad_to_max_length pad_to_multiple_of pad_token_type_id padding padding_strategy
+processor_class proxies remove_space response_schema response_template resume_download
 return_attention_mask return_length return_offsets_mapping return_tensors return_token_type_ids revision
 slow_tokenizer_class sp_model_kwargs spaces_between_special_tokens special_tokens special_tokens_map_file
 src_lang stride subfolder task tgt_lang token tokenizer_file tokenizer_type tokenizer_version
 tokenizers_version torch_dtype transformers_version trim_offsets truncation truncation_strategy
-unsloth_fixed unsloth_version use_default_system_prompt use_fast verbose version
-vocab_file vocab_size vocab_type wordpieces_prefix
+unsloth_fixed unsloth_version use_default_system_prompt use_fast verbose version vocab_file vocab_size
+vocab_type wordpieces_prefix
 """
 """Keys that no tokenizer is made of: names, versions, chats, decoding, downloads, defaults of other calls."""
 

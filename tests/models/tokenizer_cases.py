@@ -209,6 +209,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "cache_dir": "foo",
         "torch_dtype": "float16",
         "max_seq_length": 4,
+        "add_dummy_prefix_space": True,
         "unsloth_version": "2025.9.1",
     },
     "trusting": {"trust_remote_code": True},
