@@ -20,6 +20,8 @@ OTHER_WAYS = (
 )
 """What may be done about a model that cannot be built."""
 
+LFS_POINTER = b"version https://git-lfs"
+
 MAX_BYTES = 64 << 20
 """Far above any honest configuration; keeps a mistaken file from filling the memory."""
 
@@ -93,6 +95,16 @@ class Settings:
         return default
 
 
+def remedy_for(path: Path) -> str:
+    """What may be done about a file that cannot be read, which may be what a clone without Git LFS leaves."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        pointer = False
+    return "it is a pointer of Git LFS, run `git lfs pull` there" if pointer else "copy or download it again"
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file; ModelError when it cannot be read."""
     try:
@@ -104,7 +116,7 @@ def read_json(path: Path) -> Any:
             f"{path} cannot be read ({error.strerror}): the model folder is incomplete"
         ) from None
     except (ValueError, RecursionError):
-        raise ModelError(f"{path} is not valid JSON: copy or download the model again") from None
+        raise ModelError(f"{path} is not valid JSON: {remedy_for(path)}") from None
 
 
 def read_settings(path: Path, *, optional: bool = False) -> Settings:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from llmrs.errors import ModelError
 from llmrs.models.files import FILE, INDEX
 from llmrs.models.heads import unknown_tensors
-from llmrs.models.settings import OTHER_WAYS, read_settings
+from llmrs.models.settings import OTHER_WAYS, read_settings, remedy_for
 
 DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
 """Dtypes of tensors in NumPy's terms, which has no bfloat16: its bits stand in for it."""
@@ -163,7 +163,7 @@ class Weights:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(
-                f"{path} is truncated or corrupt ({type(error).__name__}): copy or download it again"
+                f"{path} is truncated or corrupt ({type(error).__name__}): {remedy_for(path)}"
             ) from None
         length = int.from_bytes(mapped[:8], "little")
         header = json.loads(mapped[8 : 8 + length])

@@ -251,6 +251,13 @@ def test_corrupt_weights(made, start):
     refused(made.folder, "model.safetensors", "truncated or corrupt")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_folder_that_was_cloned_without_its_large_files(made, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90\n"
+    (made.folder / name).write_text(pointer, encoding="utf-8")
+    refused(made.folder, name, "it is a pointer of Git LFS, run `git lfs pull` there")
+
+
 def test_weights_that_are_no_file(made):
     (made.folder / "model.safetensors").unlink()
     (made.folder / "model.safetensors").mkdir()
