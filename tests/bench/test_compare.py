@@ -27,7 +27,7 @@ def test_the_null_backend_answers_what_was_asked(texts: object) -> None:
     class Transport(list):  # type: ignore[type-arg]
         write = list.append
 
-    connection = null_backend.Connection()
+    connection = null_backend.Connection(null_backend.Pace(float("inf")))
     connection._transport, connection._received = Transport(), b""
     body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
     request = b"POST /v1/embeddings HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
