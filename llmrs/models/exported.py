@@ -66,8 +66,13 @@ def read_exported(file: Path, config: Settings) -> Exported:
     heads = config.integer("num_attention_heads", "n_heads", "n_head", default=1)
     layers = config.integer("num_hidden_layers", "n_layers", "n_layer", default=12)
     inner = config.integer("intermediate_size", "hidden_dim", "n_inner", default=4 * hidden)
-    padding_id = max(config.integer("pad_token_id", default=0, minimum=-1), 0)
-    skip = config.text("model_type", default="") in SKIP_PADDING
+    kind = config.text("model_type", default="")
+    skip = kind in SKIP_PADDING
+    padding_id = config.integer("pad_token_id", default=1 if skip else 0, minimum=-1)
+    if kind == "mpnet":
+        padding_id = 1  # fixed in MPNet's code, not in its configuration
+    skip = skip and padding_id >= 0  # -1 is no token's id, and positions begin after it
+    padding_id = max(padding_id, 0)
     positions = config.integer("max_position_embeddings", "n_positions", "max_seq_len")
     return Exported(
         file=file,

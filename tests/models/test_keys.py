@@ -11,6 +11,7 @@ import pytest
 from llmrs.backends.local import LocalBackend
 from llmrs.errors import ModelError
 from llmrs.models import config_keys, families, layout
+from llmrs.models.exported import read_exported
 from llmrs.models.folder import read_folder
 from llmrs.models.graph import build_graph
 from llmrs.models.rules import IGNORED, READ, UNSET, check_keys, each, only, within
@@ -110,6 +111,27 @@ def test_others_may_be_somebody_elses(tmp_path):
 
 def test_every_family_has_a_table():
     assert config_keys.FAMILIES.keys() == families.FAMILIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "padding", "skips"),
+    [
+        ("xlm-roberta", {}, 1, True),
+        ("xlm-roberta", {"pad_token_id": 1}, 1, True),
+        ("roberta", {"pad_token_id": -1}, 0, False),
+        ("mpnet", {"pad_token_id": 0}, 1, True),
+        ("bert", {}, 0, False),
+        ("bert", {"pad_token_id": -1}, 0, False),
+    ],
+)
+def test_positions_of_an_exported_graph_count_as_those_of_a_built_one(tmp_path, kind, given, padding, skips):
+    values = {key: value for key, value in config(kind).items() if key != "pad_token_id"}
+    settings = Settings(tmp_path / "config.json", {**values, **given})
+    exported = read_exported(tmp_path / "model.onnx", settings)
+    built = families.read_encoder(settings)
+    assert (exported.padding_id, exported.positions_skip_padding) == (padding, skips)
+    assert (built.padding_id, built.positions_skip_padding) == (padding, skips)
+    assert exported.max_tokens == built.max_tokens
 
 
 # -- config.json ----------------------------------------------------------------------------------
