@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import openvino as ov  # type: ignore[import-untyped]
 
 from llmrs.embeddings import Matrix, Vectors
 from llmrs.errors import ConfigError, DeadlineExceeded, EngineError, ModelError, NotReady
-from llmrs.models import golden
+from llmrs.models import golden, signal_stack
 from llmrs.models.architectures import Encoder
 from llmrs.models.cores import usable_cores
 from llmrs.models.exported import Exported, Graphed
@@ -247,19 +246,9 @@ def _place(encoder: Graphed, folder: ModelFolder) -> Path:
     return encoder.file if isinstance(encoder, Exported) else folder.path
 
 
-@cache
-def _core() -> ov.Core:
-    """OpenVINO's runtime, one for the process and for as long as it lives.
-
-    Its CPU plugin gives the thread that first uses it another stack for signal handlers, and unmaps that
-    stack when the last model of the runtime goes. Where another thread lets it go, the first one keeps a
-    stack that is gone, and the next signal ends the process: TERM after a reload did.
-    """
-    return ov.Core()
-
-
+@signal_stack.kept()
 def _compile(graph: ov.Model, dtype: str, threads: int, streams: int, others: Mapping[str, int]) -> Any:
-    core = _core()
+    core = ov.Core()
     settings: dict[str, Any] = {
         **others,
         "NUM_STREAMS": streams,

@@ -128,7 +128,7 @@ def _prepare(config: Config, manager: ServiceManager) -> None:
         log.critical("%s", error)
         raise SystemExit(error.exit_code) from None
     except ConfigError as error:
-        print("llmrs: error:", error, file=sys.stderr)
+        sys.stderr.write(f"llmrs: error: {error}\n")  # at once: the thread of the log writes there, too
         raise SystemExit(error.exit_code) from None
 
 

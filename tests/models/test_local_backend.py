@@ -216,7 +216,7 @@ def test_a_dtype_that_the_cpu_lacks(tiny, monkeypatch):
         def get_property(self, device, name):
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(engine_module, "_core", Core)
+    monkeypatch.setattr(engine_module.ov, "Core", Core)
     for dtype in ("f16", "bf16"):
         with pytest.raises(ConfigError, match=f"dtype = {dtype}.*use auto or f32") as raised:
             LocalBackend(str(tiny.folder), dtype=dtype)
