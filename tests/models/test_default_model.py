@@ -25,7 +25,7 @@ def cosines(a, b):
     return (a * b).sum(axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
-ABLE = engine._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+ABLE = engine.ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 PRECISIONS = ["f32", "auto", *(dtype for dtype in ("bf16",) if engine.CAPABILITIES[dtype] in ABLE)]
 """Those of this CPU. Where it lacks one, OpenVINO has no arithmetic that would stand in: that is refused."""
 
