@@ -41,7 +41,7 @@ def backend(request, default_f32):
 def test_a_precision_that_the_cpu_lacks_is_refused(dtype, monkeypatch):
     """As on a CPU with AVX2 alone."""
     older = SimpleNamespace(get_property=lambda *names: ["FP32", "INT8"])
-    monkeypatch.setattr(engine, "_core", lambda: older)
+    monkeypatch.setattr(engine.ov, "Core", lambda: older)
     with pytest.raises(
         ConfigError, match=f"dtype = {dtype}: this CPU does not compute in it; use auto or f32"
     ):
