@@ -83,6 +83,7 @@ class Connection(Channel):
             pass
         finally:
             self.close()
+            self._parser.close()
 
     def _serve(self) -> None:
         try:

@@ -57,6 +57,10 @@ class Parser:
         """Whether there are bytes that no request has been made of."""
         return bool(self._rest)
 
+    def close(self) -> None:
+        """Let go of llhttp, which holds this parser: only the garbage collector would find the two."""
+        del self._llhttp
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection. A malformed body becomes its request's `fault`."""
         request = self._request

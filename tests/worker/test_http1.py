@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -250,3 +253,18 @@ def test_a_barren_stretch_of_chunks_ends_with_content() -> None:
     extension = b"1;" + b"y" * 20_000 + b"\r\nx\r\n"
     (request,) = Outcome(CHUNKED, *[extension] * 10, END).requests
     assert (request[3], request[4]) == (b"x" * 10, True)
+
+
+def test_a_closed_parser_is_freed_at_once() -> None:
+    """The cyclic collector comes rarely: ten thousand connections would leave 18 MB behind."""
+    gc.disable()
+    try:
+        parser = Parser({})
+        parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        parser.next()
+        gone = weakref.ref(parser)
+        parser.close()
+        del parser
+        assert gone() is None
+    finally:
+        gc.enable()
