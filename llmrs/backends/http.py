@@ -184,11 +184,8 @@ class HttpBackend(Backend):
         """
         if not self.shortens or dimensions == self.info.dimensions:
             dimensions = None
-        options, protocol, longest = (
-            CallOptions(truncate, dimensions, input_type, prompt_name),
-            self.protocol,
-            self.info.max_input_tokens,
-        )
+        options = CallOptions(truncate, dimensions, input_type, prompt_name)
+        protocol, longest = self.protocol, self.info.max_input_tokens
         return [
             prepare_one(index, value, prompt, options, protocol, longest)
             for index, value in enumerate(inputs)
